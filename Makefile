@@ -1,0 +1,49 @@
+# Two commands: `make compare` runs the main job, `make test` the tests. Each sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help compare test test-slow test-gpu test-oldest lint
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+compare: .venv/.run  ## train nGPT and Nemotron on the same tokens and write the report (minutes on two cores)
+	$(BIN)/ngpt-lab compare
+
+test: .venv/.dev lint  ## linters, type checks and the test suite
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: .venv/.dev  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+test-gpu: .venv/.dev  ## the tests that need a GPU
+	$(BIN)/pytest -m gpu
+
+test-oldest: .venv-oldest/.dev  ## parity with the references on the oldest torch that is supported
+	.venv-oldest/bin/pytest tests/parity tests/nn tests/models -m "not slow and not gpu"
+
+lint: .venv/.dev  ## ruff, mypy and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[dev,hf]"
+	@touch $@ .venv/.run
+
+.venv-oldest/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-oldest
+	sed -E '/^torch==/d' constraints.txt > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint .venv-oldest/constraints.txt torch==2.11.0 --editable ".[dev,hf]"
+	@touch $@

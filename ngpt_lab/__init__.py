@@ -1,0 +1,1 @@
+"""A bench for the normalized Transformer and its baseline."""
