@@ -1,0 +1,161 @@
+"""The skeleton that every architecture fills with parts; it branches on none of them."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ngpt_lab.nn.attention import Attention, Cache, Context, attention_named, causal_mask
+from ngpt_lab.nn.linear import StreamMatrix, TokenEmbedding, WeightMap, WriteLinear
+from ngpt_lab.nn.slots import (
+    MLP,
+    Dims,
+    FinalFactory,
+    LMHeadFactory,
+    MLPFactory,
+    QKNormFactory,
+    Residual,
+    ResidualFactory,
+    RotaryFactory,
+    ValueFactory,
+)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each reading from and writing to the residual stream through its residual part."""
+
+    def __init__(self, attention: Attention, attention_residual: Residual, mlp: MLP, mlp_residual: Residual) -> None:
+        super().__init__()
+        self.attention, self.attention_residual = attention, attention_residual
+        self.mlp, self.mlp_residual = mlp, mlp_residual
+
+    def forward(self, x: Tensor, context: Context, first: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The stream (B, T, C) to itself one block on, and the first layer's values."""
+        y, own = self.attention(self.attention_residual.read(x), context, first)
+        x = self.attention_residual.write(x, y)
+        x = self.mlp_residual.write(x, self.mlp(self.mlp_residual.read(x)))
+        return x, own if first is None else first
+
+
+class Decoder(nn.Module):
+    """A causal language model made of parts.
+
+    Args:
+        dims: the sizes.
+        attention_residual: how attention moves the stream.
+        mlp_residual: how the MLP moves the stream.
+        qk_norm: what happens to queries and keys after the rotation.
+        value: what happens to the values.
+        mlp: the position-wise sublayer.
+        rotary: the position embedding.
+        final: what happens to the stream after the last block.
+        lm_head: from the stream to logits.
+        attention: the attention function: sdpa, eager or flex.
+        attention_bias: whether the four attention matrices have biases.
+        attention_dropout: dropout on the attention weights.
+        weights: the stream matrices as the forward pass uses them: as_stored, or as_unit.
+        initializer_range: standard deviation of the matrices at the start; those that write to the stream are divided by
+            sqrt(2 n_layers).
+    """
+
+    # Whether the architecture expects its stream matrices at unit length after every step.
+    on_sphere = False
+
+    def __init__(
+        self,
+        dims: Dims,
+        *,
+        attention_residual: ResidualFactory,
+        mlp_residual: ResidualFactory,
+        qk_norm: QKNormFactory,
+        value: ValueFactory,
+        mlp: MLPFactory,
+        rotary: RotaryFactory,
+        final: FinalFactory,
+        lm_head: LMHeadFactory,
+        attention: str,
+        attention_bias: bool,
+        attention_dropout: float,
+        weights: WeightMap,
+        initializer_range: float,
+    ) -> None:
+        super().__init__()
+        self.dims, self.attend, self.initializer_range = dims, attention_named(attention), initializer_range
+        self.embedding = TokenEmbedding(dims.vocab_size, dims.d_model)
+        self.rotary = rotary(dims)
+        self.blocks = nn.ModuleList(
+            Block(
+                Attention(dims, layer, qk_norm, value, attention_bias, attention_dropout),
+                attention_residual(dims, layer),
+                mlp(dims, layer),
+                mlp_residual(dims, layer),
+            )
+            for layer in range(dims.n_layers)
+        )
+        self.final = final(dims)
+        self.lm_head = lm_head(dims, self.embedding.weight)
+        for matrix in (part for part in self.modules() if isinstance(part, StreamMatrix)):  # a tied head's too
+            matrix.std = initializer_range / ((2 * dims.n_layers) ** 0.5 if isinstance(matrix, WriteLinear) else 1)
+            matrix.used_as = weights
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Everything learned back to step 0, with fresh matrices."""
+        for part in self.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if part is not self and callable(reset):
+                reset()
+
+    def stream(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> list[Tensor]:
+        """The residual stream after the embedding and after each block: n_layers + 1 tensors (B, T, C).
+
+        Args:
+            tokens: ids (B, T), the last T of S positions where a cache holds the others.
+            positions: each token's position (B, T) or (T,); by default they count on from the cache.
+            attention_mask: which of the S positions hold a token (B, S), 1 or 0; by default all.
+            cache: keys and values of the positions before `tokens`; it is extended.
+        """
+        past = 0 if cache is None else cache.get_seq_length()
+        length = tokens.shape[1]
+        if positions is None:
+            positions = torch.arange(past, past + length, device=tokens.device)
+        table = self.rotary.table(torch.atleast_2d(positions))
+        mask = causal_mask(length, past + length, attention_mask, tokens.device)
+        context = Context(partial(self.rotary.rotate, table=table), mask, cache, self.attend)
+        stream, first = [self.embedding(tokens)], None
+        for block in self.blocks:
+            x, first = block(stream[-1], context, first)
+            stream.append(x)
+        return stream
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V); with `targets` (B, T), the ids that follow (-100: left out), their mean cross-entropy in nats.
+
+        The other arguments are those of `stream`.
+        """
+        x = self.final(self.stream(tokens, positions=positions, attention_mask=attention_mask, cache=cache)[-1])
+        features, matrix = self.lm_head(x)
+        logits = F.linear(features.to(matrix.dtype), matrix)
+        return logits if targets is None else cross_entropy(logits, targets)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of logits (B, T, V) against targets (B, T), -100 left out; in float32 or wider."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(wide.flatten(0, -2), targets.flatten())

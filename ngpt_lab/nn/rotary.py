@@ -1,0 +1,45 @@
+"""Rotary position embedding over a fraction of each head (arXiv 2104.09864)."""
+
+import torch
+from torch import Tensor
+
+from ngpt_lab.errors import InputError
+from ngpt_lab.nn.slots import Dims, Rotary
+
+
+class HalfRotary(Rotary):
+    """Channel i turns with channel i + r/2, for the first r = fraction * d_head channels; the rest pass.
+
+    Angles are made in float32 on the fly whatever the model's dtype, as the released models do.
+
+    Args:
+        dims: the decoder's sizes.
+        fraction: share of each head's channels that turn.
+        theta: base of the frequencies.
+
+    Raises:
+        InputError: a fraction that leaves a channel without a partner.
+    """
+
+    def __init__(self, dims: Dims, fraction: float = 1.0, theta: float = 10000.0) -> None:
+        super().__init__()
+        self.channels = int(dims.d_head * fraction)
+        if not 0 <= fraction <= 1 or self.channels + self.channels % 2 > dims.d_head:
+            raise InputError(
+                f"rotary fraction {fraction} turns no whole pairs of a head of dims.d_head ({dims.d_head}) channels: "
+                "choose an even d_head and a fraction from 0 to 1"
+            )
+        self.theta = theta
+
+    def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, (B or 1, 1, T, r/2) in float32."""
+        exponent = torch.arange(0, self.channels, 2, device=positions.device).float() / max(self.channels, 1)
+        angle = positions[:, None, :, None].float() * (1 / self.theta**exponent)
+        return angle.cos(), angle.sin()
+
+    def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+        """(B, H, T, D) to (B, H, T, D) in the wider of its own dtype and float32."""
+        cosine, sine = table
+        half = cosine.shape[-1]
+        a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        return torch.cat((a * cosine - b * sine, b * cosine + a * sine, rest), dim=-1)

@@ -1,0 +1,49 @@
+"""The geometry of the unit hypersphere, and the one home of its precision.
+
+Every norm is computed in float32 or wider, whatever dtype comes in: autocast would leave `vector_norm` in bfloat16. A norm is
+clamped at the dtype's smallest normal number, which leaves the bits of every non-zero vector alone and keeps zero at zero.
+"""
+
+import torch
+from torch import Tensor
+
+
+def widen(x: Tensor) -> Tensor:
+    """`x` in float32, or in its own dtype if that is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def length(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
+    """The L2 norm of `x` along `dim`, kept as a dimension of size one; `eps` is added to it."""
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return norm.clamp_min(torch.finfo(x.dtype).tiny) + eps if eps else norm.clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def unit(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
+    """`x` scaled to length one along `dim` (paper: Norm), in float32 or wider; with `eps`, `x / (||x|| + eps)`."""
+    x = widen(x)
+    return x / length(x, dim, eps)
+
+
+def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """The straight line from `a` to `b` at `t` (paper eq. 10 and 11, before the outer Norm); `a` is used as it comes."""
+    return a + t * (b - a)
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """The great circle from `a` to `b` at `t` (paper eq. 6); both are brought to unit length first.
+
+    Where the two (nearly) coincide or oppose each other the circle is not defined by them, and the straight line is taken.
+    """
+    a, b = unit(a), unit(b)
+    cosine = (a * b).sum(dim=-1, keepdim=True)
+    degenerate = cosine.abs() > 1 - 8 * torch.finfo(a.dtype).eps
+    angle = torch.acos(torch.where(degenerate, torch.zeros_like(cosine), cosine))
+    arc = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+    return torch.where(degenerate, lerp(a, b, t), arc)
+
+
+def riemannian(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """A step from `a` along the tangent that points to `b` (paper appendix A.3): `a - t (a (a.b) - b)`."""
+    a = unit(a)
+    return a - t * (a * (a * b).sum(dim=-1, keepdim=True) - b)
