@@ -1,0 +1,96 @@
+"""metrics.jsonl: one row a logged step, the source of truth of a run."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ngpt_lab.files import write_atomically
+
+# Every key a row may have; {layer} is two digits, {matrix} a matrix's name, {stat} one of STATISTICS.
+STATISTICS = ("mean_abs", "q05", "q50", "q95", "negative")
+METRICS = {
+    "step": "optimizer steps done",
+    "tokens": "tokens trained on",
+    "time": "seconds since the start of the run",
+    "train/loss": "mean loss of the step's batch, nats per token",
+    "train/lr": "learning rate of the step",
+    "train/grad_norm": "total gradient norm before clipping",
+    "train/clipped_share": "share of all steps so far whose gradient was clipped",
+    "train/tokens_per_second": "tokens per second of wall time since the row before",
+    "val/loss": "validation loss, nats per token",
+    "val/perplexity": "exp of the validation loss",
+    "val/bits_per_byte": "validation loss in bits per byte of text",
+    "val/accuracy": "share of validation tokens predicted first",
+    "test/loss": "test loss, nats per token",
+    "test/perplexity": "exp of the test loss",
+    "test/bits_per_byte": "test loss in bits per byte of text",
+    "test/accuracy": "share of test tokens predicted first",
+    "eigen/attention_alpha/{layer}/{stat}": "eigen learning rates of the attention sublayer",
+    "eigen/mlp_alpha/{layer}/{stat}": "eigen learning rates of the MLP sublayer",
+    "scale/s_qk/{layer}/{stat}": "scale of the queries and keys",
+    "scale/s_u/{layer}/{stat}": "scale of the MLP's hidden channels",
+    "scale/s_v/{layer}/{stat}": "scale of the MLP's gate",
+    "scale/s_z/{stat}": "scale of the logits",
+    "sphere/weight_error": "largest | ||w|| - 1 | over all stream matrices",
+    "sphere/angle/{matrix}": "mean angle the matrix's vectors turned since the row before, degrees",
+}
+
+
+class MetricsFile(Logger):
+    """Writes metrics.jsonl, append-only, in the run's folder; the floats are exact.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.jsonl"
+        self.tokens_per_step = 0
+        self._start = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """No folder of its own inside the run's."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """No folder of its own inside the run's."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row."""
+        values = {key: value for key, value in metrics.items() if key != "epoch"}
+        if not values:
+            return
+        step = step or 0
+        row = {"step": step, "tokens": step * self.tokens_per_step, "time": round(time.monotonic() - self._start, 3), **values}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            # JSON has no NaN or infinity; a run that diverged still has readable rows.
+            file.write(json.dumps({key: value if math.isfinite(value) else None for key, value in row.items()}) + "\n")
+
+    def cut_back(self, step: int) -> None:
+        """Drop the rows after `step`, those of a run that went on past the checkpoint it now resumes from."""
+        if not self.path.exists():
+            return
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        kept = [row for row in rows if row["step"] <= step]
+        self._start -= kept[-1]["time"] if kept else 0
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -1,0 +1,180 @@
+"""What every LightningModule around a backbone shares, and the language model, the first of them."""
+
+import shutil
+from abc import ABC
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torchmetrics import MeanMetric
+
+from ngpt_lab.errors import InputError
+from ngpt_lab.models import Decoder
+from ngpt_lab.models.decoder import cross_entropy
+from ngpt_lab.training.checkpoints import check_shapes
+from ngpt_lab.training.normalize_weights import NormalizeWeights
+from ngpt_lab.training.optimizers import OptimizerFactory
+from ngpt_lab.training.schedules import Schedule
+
+Batch = tuple[Tensor, Tensor]
+
+
+class BackboneModule(LightningModule, ABC):
+    """Training of a decoder: optimizer, schedule, clipping, compilation.
+
+    `grad_norm` and `clipped` describe the latest optimizer step; `latest_row` holds the latest logged training metrics,
+    `evaluated` the latest validation and test metrics, `validated_at` the step of the validation.
+    """
+
+    def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
+        super().__init__()
+        self.backbone, self.optimizer_factory, self.schedule, self.compile_backbone = backbone, optimizer, schedule, compile
+        self.grad_norm = torch.tensor(0.0)
+        self.clipped = torch.tensor(False)
+        self.latest_row: dict[str, float] = {}
+        self.evaluated: dict[str, float] = {}
+        self.validated_at = -1
+        self._losses: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        """Check what the data and the machine must offer, and compile where asked."""
+        vocab_size = getattr(getattr(self.trainer, "datamodule", None), "vocab_size", 0)
+        if vocab_size > self.backbone.dims.vocab_size:
+            raise InputError(
+                f"dims.vocab_size is {self.backbone.dims.vocab_size}, but the data has {vocab_size} token ids: "
+                f"set model.init_args.backbone.init_args.dims.vocab_size to {vocab_size}"
+            )
+        if self.compile_backbone:
+            require_compiler(self.trainer.strategy.root_device)
+            self.backbone.compile(fullgraph=True)
+
+    def on_fit_start(self) -> None:
+        """Refuse to train a backbone that lives on the sphere where nothing keeps it there."""
+        asked = [c.every_n_steps for c in self.trainer.callbacks if isinstance(c, NormalizeWeights)]  # type: ignore[attr-defined]
+        if self.backbone.on_sphere and (not asked or asked[0] is None):
+            raise InputError(
+                f"{type(self.backbone).__name__} needs NormalizeWeights: add the callback, or set "
+                "normalize_weights.every_n_steps to 1 (0 switches it off on purpose)"
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another model before anything is loaded."""
+        check_shapes(self, checkpoint, self.trainer.ckpt_path or "the checkpoint")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step, over all micro-batches."""
+        return int(self.trainer.datamodule.tokens_per_batch) * self.trainer.accumulate_grad_batches  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer, and the schedule as a function of the optimizer step."""
+        run_steps = self.trainer.max_steps
+        if run_steps < 1:
+            raise InputError("trainer.max_steps is not set: a schedule needs the length of the run")
+        tokens_per_step = self.tokens_per_step if self.schedule.unit == "tokens" else 1
+        optimizer = self.optimizer_factory.build(self)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.schedule.factor(step, run_steps, tokens_per_step)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the total norm, and keep that norm: one pass over the gradients serves both."""
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        self.grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if gradient_clip_val is not None:
+            self.clipped = self.grad_norm > gradient_clip_val
+            clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+
+    def keep_loss(self, loss: Tensor) -> Tensor:
+        """Remember a micro-batch's loss for `take_train_loss`."""
+        self._losses.append(loss.detach())
+        return loss
+
+    def take_train_loss(self) -> Tensor:
+        """The mean loss of the latest step's micro-batches; forgets them."""
+        loss = torch.stack(self._losses).mean()
+        self._losses.clear()
+        return loss
+
+
+class LanguageModel(BackboneModule):
+    """Next-token prediction with any backbone.
+
+    Args:
+        backbone: the decoder.
+        optimizer: makes the optimizer.
+        schedule: the learning rate over the run.
+        compile: whether to compile the backbone with torch.compile; needs a compiler on the machine.
+    """
+
+    def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
+        super().__init__(backbone, optimizer, schedule, compile)
+        self.eval_loss, self.eval_accuracy = MeanMetric(), MeanMetric()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of a batch, in nats."""
+        tokens, targets = batch
+        return self.keep_loss(self.backbone(tokens, targets))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch towards the validation metrics."""
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch towards the test metrics."""
+        self._evaluate(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of every token, (B, T) in nats."""
+        tokens, targets = batch
+        logits = self.backbone(tokens)
+        return torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_evaluation("test")
+
+    def _evaluate(self, batch: Batch) -> None:
+        tokens, targets = batch
+        logits = self.backbone(tokens)
+        self.eval_loss.update(cross_entropy(logits, targets), weight=targets.numel())
+        self.eval_accuracy.update((logits.argmax(dim=-1) == targets).float())
+
+    def _log_evaluation(self, split: str) -> None:
+        loss = self.eval_loss.compute()
+        metrics = {"loss": loss, "perplexity": loss.exp(), "accuracy": self.eval_accuracy.compute()}
+        if (bytes_per_token := getattr(self.trainer.datamodule, "bytes_per_token", None)) is not None:  # type: ignore[attr-defined]
+            metrics["bits_per_byte"] = loss / torch.log(torch.tensor(2.0)) / bytes_per_token
+        named = {f"{split}/{name}": value for name, value in metrics.items()}
+        # Lightning would stamp the row with the step before; ours count the steps done.
+        self.log_dict(named, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in named.items()}, step=self.trainer.global_step)
+        self.evaluated |= {name: float(value) for name, value in named.items()}
+        self.validated_at = self.trainer.global_step if split == "val" else self.validated_at
+        self.eval_loss.reset()
+        self.eval_accuracy.reset()
+
+
+def require_compiler(device: torch.device) -> None:
+    """Refuse compilation where the machine has no compiler for `device`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        raise InputError(
+            "compile is true, but this machine has no C++ compiler (g++ or clang++): install one, or set it to false"
+        )

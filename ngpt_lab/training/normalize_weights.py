@@ -1,0 +1,71 @@
+"""The callback that keeps matrices on the sphere."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ngpt_lab.nn.linear import StreamMatrix, stream_matrices
+from ngpt_lab.sphere import length, widen
+
+Lengths = Literal["unit", "first"]
+
+
+class NormalizeWeights(Callback):
+    """Gives every vector of every stream matrix its length back after the optimizer's steps (arXiv 2410.01131, section 2.6).
+
+    It runs in the optimizer's own step hook: once a real step whatever the accumulation, and before any checkpoint or
+    validation sees the weights. A run that starts anew is normalised before its first step; one that resumes is left alone,
+    since normalising twice changes bits.
+
+    Args:
+        every_n_steps: how often, in optimizer steps; 0 switches it off on purpose; null is for backbones that need none.
+        lengths: `unit` for length one, `first` for each vector's length at the start of the run.
+    """
+
+    def __init__(self, every_n_steps: int | None = 1, lengths: Lengths = "unit") -> None:
+        self.every_n_steps, self.lengths = every_n_steps, lengths
+        self._first: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Normalise a fresh run and hook the optimizers."""
+        if not self.every_n_steps:
+            return
+        if trainer.ckpt_path is None:
+            if self.lengths == "first":
+                self._first = {name: length(widen(m.weight.detach()), m.norm_dim) for name, m in stream_matrices(pl_module)}
+            self.normalize(pl_module)
+
+        for optimizer in trainer.optimizers:
+            # The trainer counts a step only after the optimizer's hooks.
+            self.attach(optimizer, pl_module, lambda: trainer.global_step + 1)
+
+    def attach(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module, step: Callable[[], int]) -> None:
+        """Normalise `module` after those steps of `optimizer` whose number, which `step` tells, is a multiple."""
+
+        def after_step(*_: Any) -> None:
+            if self.every_n_steps and step() % self.every_n_steps == 0:
+                self.normalize(module)
+
+        optimizer.register_step_post_hook(after_step)
+
+    @torch.no_grad()
+    def normalize(self, module: torch.nn.Module) -> None:
+        """Bring every stream matrix of `module` to its lengths, in place."""
+        for name, matrix in stream_matrices(module):
+            matrix.weight.copy_(self._normalized(name, matrix))
+
+    def _normalized(self, name: str, matrix: StreamMatrix) -> Tensor:
+        weight = widen(matrix.weight)
+        direction = weight / length(weight, matrix.norm_dim)
+        return direction if self.lengths == "unit" else direction * self._first[name].to(weight.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first lengths, where they count."""
+        return dict(self._first)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self._first = dict(state_dict)

@@ -1,0 +1,129 @@
+"""What a run leaves behind besides its metrics: config.yaml and run.json."""
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from ngpt_lab.files import write_atomically
+from ngpt_lab.models.flops import flops_per_token
+from ngpt_lab.training.module import BackboneModule
+from ngpt_lab.training.telemetry import named_scales
+
+
+class RunRecord(Callback):
+    """Writes config.yaml once, and run.json when the run starts, ends or fails.
+
+    Args:
+        folder: the run's folder.
+        config: the whole parsed config, as YAML.
+        settings: the same as flat dotted keys.
+        extra: more entries for run.json.
+    """
+
+    def __init__(self, folder: Path, config: str, settings: dict[str, Any], extra: dict[str, Any] | None = None) -> None:
+        self.folder, self.config = folder, config
+        self._record: dict[str, Any] = {"settings": settings, **(extra or {}), "error": None}
+        self._start = time.monotonic()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: BackboneModule) -> None:
+        """Record what is about to be trained."""
+        if not (self.folder / "config.yaml").exists():
+            write_atomically(self.folder / "config.yaml", self.config)
+        self._record |= {
+            "status": "running",
+            "seed": self._record["settings"].get("seed_everything"),
+            **source_state(),
+            "versions": {name: version(name) for name in ("torch", "lightning", "ngpt-lab")}
+            | {"python": platform.python_version()},
+            "device": device(trainer),
+            "data": trainer.datamodule.describe(),  # type: ignore[attr-defined]
+            "model": describe_model(pl_module, int(trainer.datamodule.seq_len)),  # type: ignore[attr-defined]
+            "tokens_per_step": pl_module.tokens_per_step,
+            "steps": trainer.max_steps,
+        }
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: BackboneModule, exception: BaseException) -> None:
+        """Record why it failed."""
+        if "model" in self._record:
+            self._record |= {"status": "failed", "error": f"{type(exception).__name__}: {exception}"}
+            self._write(trainer)
+
+    def finish(self, trainer: Trainer, final: dict[str, float]) -> None:
+        """Record the last metrics; from here on the run counts as finished."""
+        self._record |= {"status": "finished", "final": final}
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        self._record["tokens"] = trainer.global_step * self._record["tokens_per_step"]
+        self._record["wall_time_s"] = round(time.monotonic() - self._start, 3)
+        write_atomically(self.folder / "run.json", json.dumps(self._record, indent=1) + "\n")
+
+
+def describe_model(module: BackboneModule, seq_len: int) -> dict[str, Any]:
+    """What run.json says of the model; `scales` holds every scale's value at the start, where it is one number."""
+    decoder = module.backbone
+    return {
+        "class": type(decoder).__name__,
+        "parameters": sum(p.numel() for p in decoder.parameters()),
+        "parametrisation": decoder.dims.parametrisation if decoder.on_sphere else None,
+        "scales": {name: float(value.mean()) for name, value in named_scales(decoder)},
+        "flops_per_token": flops_per_token(decoder, seq_len),
+        "compile": module.compile_backbone,
+    }
+
+
+def device(trainer: Trainer) -> dict[str, Any]:
+    """What the run runs on."""
+    root = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(root) if root.type == "cuda" else processor()
+    return {
+        "kind": root.type,
+        "name": name,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "precision": str(trainer.precision),
+    }
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def source_state() -> dict[str, str | None]:
+    """The commit of the source tree and what is not committed in it; both None outside a repository."""
+    root = Path(__file__).parents[2]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout
+
+    commit = git("rev-parse", "HEAD")
+    return {"commit": commit and commit.strip(), "diff": commit and git("diff", "HEAD")}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,140 @@
+"""Whole runs through the command line."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ngpt_lab.cli import main
+from ngpt_lab.errors import InputError
+from ngpt_lab.training.cli import CLI
+from ngpt_lab.training.metrics_file import METRICS, STATISTICS
+
+Fit = Callable[..., Path]
+Readers = dict[str, Callable[[Path], Any]]
+
+
+@pytest.mark.parametrize("model", ["ngpt", "nemotron"])
+def test_the_saved_config_replays_digit_for_digit(model: str, fit: Fit, read: Readers, tmp_path: Path) -> None:
+    first = fit(model)
+    again = tmp_path / "again"
+    CLI(["fit", "-c", str(first / "config.yaml"), f"--trainer.default_root_dir={again}"])
+    assert len(read["losses"](first)) == 12
+    assert read["losses"](again) == read["losses"](first)
+
+
+def test_training_learns(fit: Fit, read: Readers) -> None:
+    folder = fit("ngpt", "--trainer.max_steps=40")
+    assert read["losses"](folder)[-1] < read["losses"](folder)[0] - 1
+
+
+def test_every_metric_is_documented_and_every_documented_training_metric_is_logged(fit: Fit, read: Readers) -> None:
+    logged = {key for row in read["rows"](fit("ngpt")) for key in row}
+    fill = {"layer": r"\d\d", "stat": f"({'|'.join(STATISTICS)})", "matrix": r"[\w.]+"}
+    patterns = {key: re.compile(re.sub(r"{(\w+)}", lambda name: fill[name[1]], key)) for key in METRICS}
+    assert not [key for key in logged if not any(pattern.fullmatch(key) for pattern in patterns.values())]
+    absent = {key for key, pattern in patterns.items() if not any(pattern.fullmatch(k) for k in logged)}
+    assert absent == {"scale/s_v/{layer}/{stat}", *(key for key in METRICS if key.startswith("test/"))}
+
+
+def test_a_run_records_what_it_was(fit: Fit, read: Readers) -> None:
+    folder = fit("ngpt", "--trainer.accumulate_grad_batches=2")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["model"]["parametrisation"] == "ngpt-short"
+    assert record["model"]["scales"]["attention_alpha/00"] == pytest.approx(1 / 2)
+    assert record["tokens"] == 12 * record["tokens_per_step"] == 12 * 2 * 8 * 64
+    assert record["settings"]["model.init_args.backbone.init_args.dims.vocab_size"] == 256
+    assert record["final"]["val/loss"] == read["rows"](folder)[-1]["val/loss"]
+    assert read["rows"](folder)[-1]["step"] == 12
+    assert set(load_file(folder / "scales" / "step-000010.safetensors")) >= {"attention_alpha/01", "mlp_alpha/00", "s_z"}
+
+
+def test_a_resumed_run_ends_like_one_that_was_never_stopped(fit: Fit, read: Readers, tmp_path: Path) -> None:
+    whole = fit("ngpt")
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole, stopped)
+    # What a run killed after step 11 leaves: the checkpoint of step 10, rows beyond it, a record that says running.
+    shutil.copy(next((stopped / "checkpoints").glob("*step=10.ckpt")), stopped / "checkpoints" / "last.ckpt")
+    CLI(["fit", "-c", str(whole / "config.yaml"), f"--trainer.default_root_dir={stopped}", "--ckpt_path=last"])
+    steps = [row["step"] for row in read["rows"](stopped) if "train/loss" in row]
+    assert steps == list(range(1, 13))
+    assert read["losses"](stopped) == read["losses"](whole)
+
+
+def test_a_finished_run_can_be_made_longer(fit: Fit, read: Readers) -> None:
+    folder = fit("ngpt")
+    whole = fit("ngpt", "--trainer.max_steps=16", "--model.schedule.length=12", name="whole")
+    more = [f"--trainer.default_root_dir={folder}", "--ckpt_path=last", "--trainer.max_steps=16", "--model.schedule.length=12"]
+    CLI(["fit", "-c", str(folder / "config.yaml"), *more])
+    assert read["losses"](folder) == read["losses"](whole)
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_alone(fit: Fit) -> None:
+    last = fit("ngpt") / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint["global_step"] == 12
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_finished_run_can_be_evaluated_from_its_folder(command: str, fit: Fit, tmp_path: Path, monkeypatch: Any) -> None:
+    folder = fit("nemotron")
+    monkeypatch.chdir(tmp_path)
+    words = ["-c", str(folder / "config.yaml"), f"--ckpt_path={folder}/checkpoints/last.ckpt", "--trainer.default_root_dir=out"]
+    cli = CLI([command, *words])
+    if command == "predict":
+        loss = load_file(tmp_path / "out" / "predictions.safetensors")["loss"]
+        assert loss.shape[1] == 64
+        assert (loss > 0).all()
+    elif command == "validate":
+        trained = json.loads((folder / "run.json").read_text())["final"]["val/loss"]
+        assert float(cli.trainer.callback_metrics["val/loss"]) == pytest.approx(trained, rel=1e-6)
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The one sentence a command ends with."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told[-1].startswith("ngpt-lab: ")
+    assert not any("Traceback" in line for line in told)
+    return told[-1]
+
+
+def test_a_folder_in_use_is_refused_and_left_as_it_was(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fit("nemotron")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    told = refused(capsys, ["fit", "-c", str(folder / "config.yaml"), f"--trainer.default_root_dir={folder}"])
+    assert f"{folder} is in use" in told
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_wrong_input_is_told_in_one_sentence(fit: Fit, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = ["fit", "-c", str(fit("nemotron") / "config.yaml"), f"--trainer.default_root_dir={tmp_path / 'new'}"]
+    cases = {
+        "there is no checkpoint": ["--ckpt_path=last"],
+        "gpu": ["--trainer.accelerator=gpu"],
+        "vocab_size": ["--model.backbone.dims.vocab_size=100"],
+        "needs NormalizeWeights": ["--model.backbone=NGPT", "--normalize_weights.every_n_steps=null"],
+        "max_steps": ["--trainer.max_steps=-1", "--trainer.max_epochs=1"],
+        "does not fit the model": ["--model.backbone.dims.d_ff=32", f"--ckpt_path={tmp_path / 'run/checkpoints/last.ckpt'}"],
+        "is not a checkpoint": [f"--ckpt_path={tmp_path / 'run/config.yaml'}"],
+    }
+    if torch.cuda.is_available():
+        del cases["gpu"]
+    for expected, more in cases.items():
+        assert expected in refused(capsys, [*config, *more])
+        assert not (tmp_path / "new").exists()
+
+
+def test_compile_without_a_compiler_is_refused(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="no C\\+\\+ compiler"):
+        fit("ngpt", "--model.compile=true")
