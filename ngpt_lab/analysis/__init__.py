@@ -1,0 +1,1 @@
+"""From run folders to tidy frames, from frames to statistics and figures."""

@@ -1,0 +1,101 @@
+"""Run folders made up from known truths."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROW_COUNT = 20
+LAYERS = 3
+
+
+def _settings(arm: str, budget: int, seed: int, folder: Path) -> dict[str, Any]:
+    return {
+        "seed_everything": seed,
+        "trainer.max_steps": budget // 2048,
+        "trainer.default_root_dir": str(folder),
+        "output": f"{folder}/checkpoints",
+        "model.init_args.backbone.class_path": "ngpt_lab.models.NGPT" if arm == "ngpt" else "ngpt_lab.models.Nemotron",
+        "model.init_args.optimizer.init_args.lr": 0.004 if arm == "ngpt" else 0.005,
+        "model.init_args.optimizer.init_args.weight_decay": 0.0 if arm == "ngpt" else 0.1,
+        "data.init_args.seed": 1234,
+    }
+
+
+def _record(arm: str, budget: int, seed: int, loss: float, folder: Path) -> dict[str, Any]:
+    bits = loss / math.log(2)
+    return {
+        "status": "finished",
+        "error": None,
+        "seed": seed,
+        "commit": "0123abc",
+        "diff": "",
+        "versions": {"python": "3.11", "torch": "2.13.0"},
+        "device": {"kind": "cpu", "name": "a CPU", "threads": 1, "precision": "bf16-mixed"},
+        "data": {"corpus": "standard library", "fingerprint": "feed5eed", "shared_share": 0.006},
+        "model": {
+            "class": "ngpt_lab.models.NGPT" if arm == "ngpt" else "ngpt_lab.models.Nemotron",
+            "parameters": 856_000 if arm == "ngpt" else 854_000,
+            "parametrisation": "ngpt-short" if arm == "ngpt" else None,
+            "flops_per_token": 5_000_000,
+            "compile": False,
+        },
+        "steps": budget // 2048,
+        "tokens_per_step": 2048,
+        "tokens": budget,
+        "wall_time_s": 10.0,
+        "settings": _settings(arm, budget, seed, folder),
+        "final": {
+            "val/loss": loss,
+            "val/bits_per_byte": bits,
+            "test/loss": loss + 0.01,
+            "test/bits_per_byte": bits + 0.01 / math.log(2),
+        },
+    }
+
+
+def _rows(arm: str, budget: int, seed: int, loss: float) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    for index in range(1, ROW_COUNT + 1):
+        share = index / ROW_COUNT
+        row = {"step": round(share * budget / 2048), "tokens": round(share * budget), "time": 10 * share}
+        wobble = 0.05 * math.sin(7 * index + seed)
+        train = {"train/loss": loss + 2.5 * math.exp(-5 * share) + wobble, "train/clipped_share": 0.9 - 0.1 * share}
+        if arm == "ngpt":
+            train |= _telemetry(share, seed)
+        else:
+            train["train/clipped_share"] = 0.15
+        rows.append(row | train)
+        if index % 5 == 0:
+            rows.append(row | {"val/loss": loss + 2.5 * math.exp(-5 * share) - 2.5 * math.exp(-5)})
+    return rows
+
+
+def _telemetry(share: float, seed: int) -> dict[str, float]:
+    values = {"scale/s_z/mean_abs": 11 + 13 * share, "sphere/weight_error": 1e-7 * (1 + share)}
+    for layer in range(LAYERS):
+        values[f"eigen/attention_alpha/{layer:02d}/mean_abs"] = 0.25 + 0.05 * share * layer + 0.01 * seed
+        values[f"eigen/mlp_alpha/{layer:02d}/mean_abs"] = 0.25 + 0.1 * share - 0.02 * layer
+        values[f"scale/s_qk/{layer:02d}/mean_abs"] = 1 + 0.2 * share * layer
+        values[f"scale/s_u/{layer:02d}/mean_abs"] = 1 + 0.1 * share
+    return values
+
+
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., Path]:
+    """Write one run folder as training would; keyword `changes` replaces keys of run.json."""
+
+    def write(folder: Path, arm: str = "ngpt", budget: int = 819_200, seed: int = 0, loss: float = 1.5, **changes: Any) -> Path:
+        folder.mkdir(parents=True)
+        record = _record(arm, budget, seed, loss, folder) | changes
+        (folder / "run.json").write_text(json.dumps(record))
+        lines = [json.dumps(row) for row in _rows(arm, budget, seed, loss)]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        return folder
+
+    return write

@@ -1,0 +1,88 @@
+import pandas as pd
+import pytest
+
+from ngpt_lab.errors import InputError
+from ngpt_lab.report.tuning import tuning_status
+
+LR = "model.init_args.optimizer.init_args.lr"
+ALPHA = "model.init_args.backbone.init_args.alpha"
+BUDGET = 819_200
+
+
+def trials(losses: dict[tuple[float, float | None], float], budget: int = BUDGET) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"arm": "ngpt", "lr": lr, "budget": budget, "val_loss": loss, LR: lr, ALPHA: alpha}
+            for (lr, alpha), loss in losses.items()
+        ]
+    )
+
+
+GRID = trials({(0.002, 0.25): 2.0, (0.004, 0.25): 1.9, (0.008, 0.25): 1.95, (0.004, 0.05): 2.4, (0.001, 0.05): 2.9})
+
+
+def settings(lr: float, alpha: float | None = 0.25) -> dict[str, object]:
+    return {LR: lr, ALPHA: alpha, "elsewhere": 1}
+
+
+def test_the_best_trial_inside_its_grid_is_tuned() -> None:
+    expected = "tuned: best of 5 trials at this budget, inside its grid 0.002..0.008"
+    assert tuning_status(settings(0.004), GRID, BUDGET) == expected
+
+
+def test_the_best_trial_at_the_edge_of_its_own_grid_says_so() -> None:
+    edge = pd.concat([GRID, trials({(0.016, 0.25): 1.8})])
+    assert "at the edge of its grid 0.002..0.016" in tuning_status(settings(0.016), edge, BUDGET)
+    alone = pd.concat([GRID, trials({(0.004, 0.5): 1.8})])
+    assert "at the edge of its grid 0.004..0.004" in tuning_status(settings(0.004, 0.5), alone, BUDGET)
+
+
+def test_a_trial_that_was_beaten_is_not_the_best() -> None:
+    assert tuning_status(settings(0.008), GRID, BUDGET) == "place 2 of 5 trials at this budget, not the best"
+
+
+def test_a_trial_that_diverged_beats_nothing() -> None:
+    diverged = pd.concat([GRID, trials({(0.03, 0.25): float("nan")})])
+    assert tuning_status(settings(0.03), diverged, BUDGET) == "place 6 of 6 trials at this budget, not the best"
+    assert "inside its grid 0.002..0.03" in tuning_status(settings(0.004), diverged, BUDGET)
+
+
+def test_a_lucky_trial_with_one_seed_does_not_beat_one_with_two() -> None:
+    rows = pd.concat([GRID, trials({(0.004, 0.25): 2.0}), trials({(0.016, 0.25): 1.92})])
+    assert tuning_status(settings(0.004), rows, BUDGET).startswith("tuned: best of 6 trials")
+
+
+def test_columns_of_other_arms_do_not_count() -> None:
+    rows = GRID.assign(**{"model.init_args.backbone.init_args.initializer_range": float("nan")})
+    own = settings(0.004) | {"model.init_args.backbone.init_args.initializer_range": 0.02}
+    assert tuning_status(own, rows, BUDGET).startswith("tuned: best of 5 trials")
+
+
+def test_seeds_of_one_trial_are_averaged() -> None:
+    twice = pd.concat([GRID, GRID.assign(val_loss=GRID["val_loss"].where(GRID["lr"] != 0.004, 2.6))])
+    assert tuning_status(settings(0.004), twice, BUDGET).startswith("place 3 of 5")
+
+
+def test_a_budget_that_rounds_to_other_steps_is_the_same_and_another_is_not() -> None:
+    assert tuning_status(settings(0.004), GRID, BUDGET + 2048).startswith("tuned: best")
+    assert tuning_status(settings(0.004), GRID, BUDGET // 4) == "tuned at another budget (819,200 tokens)"
+
+
+@pytest.mark.parametrize("own", [settings(0.005), settings(0.004, 0.3), settings(0.004, None)])
+def test_settings_that_nobody_tried_are_not_tuned(own: dict[str, object]) -> None:
+    assert tuning_status(own, GRID, BUDGET).startswith("not tuned")
+
+
+def test_without_a_search_nothing_is_tuned() -> None:
+    assert tuning_status(settings(0.004), None, BUDGET) == "not tuned"
+    assert tuning_status(settings(0.004), GRID.iloc[:0], BUDGET) == "not tuned"
+
+
+def test_an_empty_cell_means_that_the_arm_has_no_such_setting() -> None:
+    mixed = trials({(0.002, None): 2.0, (0.004, None): 1.9, (0.008, None): 1.95, (0.008, 0.5): 2.5})
+    assert tuning_status({LR: 0.004}, mixed, BUDGET).startswith("tuned: best of 4")
+
+
+def test_rows_without_a_learning_rate_are_refused() -> None:
+    with pytest.raises(InputError, match="'lr'"):
+        tuning_status(settings(0.004), GRID.drop(columns="lr"), BUDGET)
