@@ -1,0 +1,1 @@
+"""Benchmarks: interleaved, as ratios with their spread."""

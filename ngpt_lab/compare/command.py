@@ -1,0 +1,102 @@
+"""`ngpt-lab compare`."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from ngpt_lab.errors import InputError
+from ngpt_lab.files import write_atomically
+from ngpt_lab.training.arms import DEFAULT_BASELINE, default_arms, parse_arms, shipped
+
+
+def main(arguments: list[str]) -> None:
+    """Carry out `ngpt-lab compare`.
+
+    Raises:
+        InputError: bad input.
+    """
+    options = parser().parse_args(arguments)
+    if options.seeds < 1 or options.rounds < 2:
+        raise InputError(f"--seeds is {options.seeds} and --rounds {options.rounds}: at least 1 and 2 are needed")
+    arms = parse_arms(options.arm) if options.arm else default_arms()
+    baseline = options.baseline or (DEFAULT_BASELINE if DEFAULT_BASELINE in arms else list(arms)[-1])
+    if baseline not in arms:
+        raise InputError(f"--baseline {baseline} is not among the arms {', '.join(arms)}")
+    # What follows loads torch and lightning, which usage errors need not wait for.
+    from ngpt_lab.bench.step import measure
+    from ngpt_lab.compare.plan import make_plan
+    from ngpt_lab.compare.pool import train_all
+    from ngpt_lab.report import write_report
+
+    overrides = [*precision(options.precision), *options.set]
+    plan = make_plan(options.out, arms, baseline, options.seeds, options.budgets, overrides, options.allow_unequal)
+    plan.settle()
+    tuning = options.tuning or (None if options.arm else shipped("quickstart") / "results.csv")
+    if tuning is not None:
+        write_atomically(options.out / "tuning.csv", read_rows(tuning))
+    console = Console()
+    console.print(
+        f"{len(arms)} arms x {len(plan.budgets)} budgets x {len(plan.seeds)} seeds, on {plan.data['source']}, in {options.out}"
+    )
+    train_all(plan.runs, plan.tokens_per_step, options.workers or (os.cpu_count() or 1))
+    cost = options.out / "step_cost.json"
+    if not cost.is_file():
+        console.print(f"measuring the cost of a step, {options.rounds} interleaved rounds")
+        write_atomically(cost, json.dumps(measure(plan.arms, baseline, options.rounds), indent=1) + "\n")
+    page = write_report(options.out)
+    console.print(json.loads((options.out / "summary.json").read_text())["claim"])
+    console.print(f"the report: {page}")
+
+
+def read_rows(file: Path) -> bytes:
+    """The rows of a search.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not file.is_file():
+        raise InputError(f"--tuning {file}: there is no such file")
+    return file.read_bytes()
+
+
+def precision(asked: str | None) -> list[str]:
+    """The precision every arm trains in, as an argument of `fit`; `auto` is bf16-mixed where the hardware has bfloat16."""
+    if asked != "auto":
+        return [] if asked is None else [f"--trainer.precision={asked}"]
+    import torch
+
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported()
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return [f"--trainer.precision={'bf16-mixed' if native else '32-true'}"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="ngpt-lab compare",
+        description="Train arms on the same batches and report which is better, by how much, at what cost.",
+    )
+    parser.add_argument(
+        "--arm", action="append", metavar="NAME=A.yaml,B.yaml", help="an arm and its config files, on base.yaml"
+    )
+    parser.add_argument("--baseline", metavar="NAME", help="the arm the others are compared with")
+    parser.add_argument("--seeds", type=int, default=3, help="paired seeds (3)")
+    parser.add_argument(
+        "--budgets", type=int, nargs="+", metavar="TOKENS", help="finished budgets (1/4, 1/2 and all of max_steps)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="the comparison's folder (runs/compare)")
+    parser.add_argument(
+        "--precision", default="auto", help="a precision of Trainer, or auto (bf16-mixed where the hardware has it)"
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of the step measurement (15)")
+    parser.add_argument("--workers", type=int, help="runs side by side (one per core)")
+    parser.add_argument("--tuning", type=Path, help="the rows of the search that chose the arms' settings, as CSV")
+    parser.add_argument("--set", action="append", default=[], metavar="--key=value", help="a setting of fit, for every arm")
+    parser.add_argument("--allow-unequal", action="store_true", help="go on with arms whose sizes are more than 2%% apart")
+    return parser
