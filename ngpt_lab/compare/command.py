@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> None:
 
     overrides = [*precision(options.precision), *options.set]
     plan = make_plan(options.out, arms, baseline, options.seeds, options.budgets, overrides, options.allow_unequal)
-    plan.settle()
+    plan.settle(shlex.join(["ngpt-lab", "compare", *arguments]))
     tuning = options.tuning or (None if options.arm else shipped("quickstart") / "results.csv")
     if tuning is not None:
         write_atomically(options.out / "tuning.csv", read_rows(tuning))

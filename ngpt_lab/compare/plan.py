@@ -82,8 +82,8 @@ class Plan:
             "data": dict(self.data),
         }
 
-    def settle(self) -> None:
-        """Write compare.json, or make sure the one that is there is this comparison's.
+    def settle(self, command: str) -> None:
+        """Write compare.json, with the command line that asked for it, or make sure that the one there is this comparison's.
 
         Raises:
             InputError: the folder holds another comparison, or something else.
@@ -99,7 +99,7 @@ class Plan:
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise InputError(f"{self.folder} is in use by something else: choose another --out")
         else:
-            write_atomically(path, json.dumps({"hash": digest, **identity}, indent=1, default=str) + "\n")
+            write_atomically(path, json.dumps({"hash": digest, "command": command, **identity}, indent=1, default=str) + "\n")
 
 
 def make_plan(

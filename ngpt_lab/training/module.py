@@ -37,6 +37,7 @@ class BackboneModule(LightningModule, ABC):
         self.evaluated: dict[str, float] = {}
         self.validated_at = -1
         self._losses: list[Tensor] = []
+        self._losses_of = -1
 
     def setup(self, stage: str) -> None:
         """Check what the data and the machine must offer, and compile where asked."""
@@ -94,15 +95,17 @@ class BackboneModule(LightningModule, ABC):
             clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
 
     def keep_loss(self, loss: Tensor) -> Tensor:
-        """Remember a micro-batch's loss for `take_train_loss`."""
+        """Remember a micro-batch's loss for `train_loss`."""
+        if self._losses_of != self.trainer.global_step:
+            self._losses_of = self.trainer.global_step
+            self._losses.clear()
         self._losses.append(loss.detach())
         return loss
 
-    def take_train_loss(self) -> Tensor:
-        """The mean loss of the latest step's micro-batches; forgets them."""
-        loss = torch.stack(self._losses).mean()
-        self._losses.clear()
-        return loss
+    @property
+    def train_loss(self) -> Tensor:
+        """The mean loss of the latest step's micro-batches."""
+        return torch.stack(self._losses).mean()
 
 
 class LanguageModel(BackboneModule):

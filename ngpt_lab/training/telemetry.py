@@ -72,9 +72,8 @@ class Telemetry(Callback):
             return
         self._seen_step = step
         self._clipped = self._clipped.to(pl_module.clipped.device) + pl_module.clipped
-        loss = pl_module.take_train_loss()
         if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:  # type: ignore[attr-defined]
-            row = {"train/loss": loss.item(), **self._progress(trainer, pl_module, step)}
+            row = {"train/loss": pl_module.train_loss.item(), **self._progress(trainer, pl_module, step)}
             row |= self._scales(pl_module) | self._sphere(pl_module)
             pl_module.latest_row = row
             for logger in trainer.loggers:
