@@ -1,12 +1,12 @@
 """`ngpt-lab bench`."""
 
-import argparse
 import json
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from ngpt_lab.arguments import OptionParser
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.training.arms import DEFAULT_BASELINE, arm_arguments, default_arms, parse_arms
@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> None:
     Console(width=140).print(table(cost))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OptionParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="ngpt-lab bench", description="Measure what a training step costs.")
+    parser = OptionParser(prog="ngpt-lab bench", description="Measure what a training step costs.")
     parser.add_argument("what", choices=["step"], help="one training step: forward, backward, clip, optimizer, projection")
     parser.add_argument(
         "--arm", action="append", metavar="NAME=A.yaml,B.yaml", help="an arm and its config files, on base.yaml"

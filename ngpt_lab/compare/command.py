@@ -1,6 +1,5 @@
 """`ngpt-lab compare`."""
 
-import argparse
 import json
 import os
 import shlex
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ngpt_lab.arguments import OptionParser
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.training.arms import DEFAULT_BASELINE, default_arms, parse_arms, shipped
@@ -77,9 +77,9 @@ def precision(asked: str | None) -> list[str]:
     return [f"--trainer.precision={'bf16-mixed' if native else '32-true'}"]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OptionParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ngpt-lab compare",
         description="Train arms on the same batches and report which is better, by how much, at what cost.",
     )

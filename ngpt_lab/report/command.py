@@ -1,9 +1,9 @@
 """`ngpt-lab report`."""
 
-import argparse
 import shlex
 from pathlib import Path
 
+from ngpt_lab.arguments import OptionParser
 from ngpt_lab.errors import InputError
 
 DEFAULT_OUT = Path("runs/report")
@@ -30,9 +30,9 @@ def main(arguments: list[str]) -> None:
     print(write_report(out, collect_runs(options.folders), baseline=options.baseline, command=command))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OptionParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="ngpt-lab report", description="Write the report of runs that exist.")
+    parser = OptionParser(prog="ngpt-lab report", description="Write the report of runs that exist.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run folder, or one that compare made")
     parser.add_argument("--out", type=Path, help=f"the report's folder (DIR itself; {DEFAULT_OUT} for several)")
     parser.add_argument("--baseline", metavar="NAME", help="the arm the others are compared with")
