@@ -65,8 +65,22 @@ def told_by(error: BaseException | None) -> InputError | None:
 
 def one_sentence(message: str) -> str:
     """The part of jsonargparse's nested report that says what is wrong."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    where = keys[-1] if keys else "the config"
+    if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
+        return f"{where}: {found[1]} does not fit there: name a subclass of {found[2]}"
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{where}: {found[1]} is not known: name a class or function by its full path, as in ngpt_lab.nn.plain.UngatedMLP"
     told = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value", "Problem with given")
+    noise = (
+        "Does not validate",
+        "Subtypes:",
+        "Errors:",
+        "Expected a <class 'NoneType'>",
+        "Expected a path but",
+        "Given value",
+        "Problem with given",
+    )
     kept = [line for line in told if not line.startswith(noise)]
     return re.sub(r"\s+", " ", " ".join(kept or told))[:600]
 
@@ -154,7 +168,10 @@ class CLI(LightningCLI):
             kwargs["callbacks"].append(self.record)
         if self.subcommand == "predict":
             kwargs["callbacks"].append(PredictionsFile(self.folder))
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise InputError(f"trainer (accelerator {config['accelerator']}): {one_sentence(str(error))}") from error
 
     def after_fit(self) -> None:
         """Evaluate the final weights, where the run has not just done so, and call the run finished."""

@@ -31,16 +31,17 @@ def touched(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[t
 
 
 def check_ablations(args: Sequence[str]) -> None:
-    """Refuse two files of a folder `ablation` that touch the same part or key, whatever their order.
+    """Refuse a config file that holds no settings, and two of a folder `ablation` that touch the same part or key.
 
     Raises:
-        InputError: names both files and what they share, or a file that cannot be read.
+        InputError: names both files and what they share, or the file that cannot be read.
     """
     seen: list[tuple[Path, tuple[str, ...]]] = []
     for file in config_files(args):
+        tree = read_mapping(file)
         if file.resolve().parent.name != "ablation":
             continue
-        for path in touched(read_mapping(file)):
+        for path in touched(tree):
             for other, taken in seen:
                 shared = min(len(path), len(taken))
                 if other != file and path[:shared] == taken[:shared]:
@@ -60,7 +61,8 @@ def read_mapping(file: Path) -> Mapping[str, Any]:
     try:
         tree = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+        told = str(error).replace('in "<unicode string>", ', "at ")
+        raise InputError(f"{file} is not YAML: {' '.join(told.split())}") from error
     if not isinstance(tree, Mapping):
         raise InputError(f"{file} holds no settings: a config file is a mapping of keys to values")
     return tree
