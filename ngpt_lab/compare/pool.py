@@ -24,9 +24,15 @@ def train(run: PlannedRun) -> None:
     if run.folder.exists():
         shutil.rmtree(run.folder)
     # The display of all runs speaks for each.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    quieten()
     extra = {"arm": run.arm, "budget": run.budget}
     CLI(["fit", *run.arguments], final_splits=("val", "test"), extra=extra)
+
+
+def quieten() -> None:
+    """No word from lightning but warnings."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager
