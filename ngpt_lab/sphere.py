@@ -1,7 +1,8 @@
 """The geometry of the unit hypersphere, and the one home of its precision.
 
 Every norm is computed in float32 or wider, whatever dtype comes in: autocast would leave `vector_norm` in bfloat16. A norm is
-clamped at the dtype's smallest normal number, which leaves the bits of every non-zero vector alone and keeps zero at zero.
+clamped at the root of the dtype's smallest normal number, below which it cannot be computed; that leaves the bits of any other
+vector alone and keeps zero at zero.
 """
 
 import torch
@@ -15,8 +16,8 @@ def widen(x: Tensor) -> Tensor:
 
 def length(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
     """The L2 norm of `x` along `dim`, kept as a dimension of size one; `eps` is added to it."""
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return norm.clamp_min(torch.finfo(x.dtype).tiny) + eps if eps else norm.clamp_min(torch.finfo(x.dtype).tiny)
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
+    return norm + eps if eps else norm
 
 
 def unit(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:

@@ -70,7 +70,9 @@ def one_sentence(message: str) -> str:
     if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
         return f"{where}: {found[1]} does not fit there: name a subclass of {found[2]}"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{where}: {found[1]} is not known: name a class or function by its full path, as in ngpt_lab.nn.plain.UngatedMLP"
+        return (
+            f"{where}: {found[1]} is not known: name a class or function by its full path, as in ngpt_lab.nn.plain.UngatedMLP"
+        )
     told = [line.strip(" -") for line in message.splitlines() if line.strip()]
     noise = (
         "Does not validate",
