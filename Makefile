@@ -13,7 +13,7 @@ compare: .venv/.run  ## train nGPT and Nemotron on the same tokens and write the
 	$(BIN)/ngpt-lab compare
 
 test: .venv/.dev lint  ## linters, type checks and the test suite
-	$(BIN)/pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow and not gpu"
 
 test-slow: .venv/.dev  ## the tests that take minutes
 	$(BIN)/pytest -m slow

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     # What follows loads torch and lightning, which usage errors need not wait for.
     from ngpt_lab.bench.step import measure
     from ngpt_lab.compare.plan import make_plan
-    from ngpt_lab.compare.pool import quieten, train_all
+    from ngpt_lab.compare.pool import quiet, train_all
     from ngpt_lab.report import write_report
 
     overrides = [*precision(options.precision), *options.set]
@@ -43,11 +43,11 @@ def main(arguments: list[str]) -> None:
         f"{len(arms)} arms x {len(plan.budgets)} budgets x {len(plan.seeds)} seeds, on {plan.data['source']}, in {options.out}"
     )
     train_all(plan.runs, plan.tokens_per_step, options.workers or (os.cpu_count() or 1))
-    quieten()
     cost = options.out / "step_cost.json"
     if not cost.is_file():
         console.print(f"measuring the cost of a step, {options.rounds} interleaved rounds")
-        write_atomically(cost, json.dumps(measure(plan.arms, baseline, options.rounds), indent=1) + "\n")
+        with quiet():
+            write_atomically(cost, json.dumps(measure(plan.arms, baseline, options.rounds), indent=1) + "\n")
     page = write_report(options.out)
     console.print(json.loads((options.out / "summary.json").read_text())["claim"])
     console.print(f"the report: {page}")

@@ -23,16 +23,22 @@ def train(run: PlannedRun) -> None:
 
     if run.folder.exists():
         shutil.rmtree(run.folder)
-    # The display of all runs speaks for each.
-    quieten()
-    extra = {"arm": run.arm, "budget": run.budget}
-    CLI(["fit", *run.arguments], final_splits=("val", "test"), extra=extra)
+    with quiet():  # the display of all runs speaks for each
+        CLI(["fit", *run.arguments], final_splits=("val", "test"), extra={"arm": run.arm, "budget": run.budget})
 
 
-def quieten() -> None:
+@contextmanager
+def quiet() -> Iterator[None]:
     """No word from lightning but warnings."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
