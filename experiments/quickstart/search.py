@@ -10,6 +10,7 @@ Trials that results.csv already holds are not run again.
 """
 
 import json
+import math
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
@@ -21,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from ngpt_lab.compare.pool import environment
+from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.training.arms import arm_arguments, shipped
 
@@ -71,7 +73,10 @@ def train(arm: str, settings: Settings, seed: int) -> float:
         words = [f"--{key}={value}" for key, value in settings.items()]
         words += [f"--seed_everything={seed}", f"--data.seed={seed}", PRECISION, "--trainer.enable_progress_bar=false"]
         words += ["--trainer.val_check_interval=1000", f"--trainer.default_root_dir={folder}/run"]
-        CLI(["fit", *arm_arguments(files), *words])
+        try:
+            CLI(["fit", *arm_arguments(files), *words])
+        except InputError:  # the loss is not finite
+            return math.inf
         final: float = json.loads(Path(folder, "run", "run.json").read_text())["final"]["val/loss"]
     return final
 
@@ -106,7 +111,7 @@ class Search:
 
     def best(self, arm: str, among: list[Settings], seeds: tuple[int, ...]) -> Settings:
         """The settings with the lowest mean validation loss over `seeds`."""
-        loss = {row["trial"]: row["val_loss"] for row in self.rows}
+        loss = {row["trial"]: math.inf if row["val_loss"] is None else row["val_loss"] for row in self.rows}
         return min(among, key=lambda settings: sum(loss[key(arm, settings, seed)] for seed in seeds))
 
 

@@ -110,6 +110,8 @@ def project(module: nn.Module) -> None:
 
 @torch.no_grad()
 def weight_error(module: nn.Module) -> float:
-    """The largest departure from length one over all stream matrices' vectors, measured in float64."""
-    errors = [(torch.linalg.vector_norm(m.weight.double(), dim=m.norm_dim) - 1).abs().max() for _, m in stream_matrices(module)]
+    """The largest departure from length one over all stream matrices' vectors as they are used, measured in float64."""
+    # On the CPU, since not every device has float64.
+    used = [(m.used.cpu().double(), m.norm_dim) for _, m in stream_matrices(module)]
+    errors = [(torch.linalg.vector_norm(weight, dim=dim) - 1).abs().max() for weight, dim in used]
     return float(torch.stack(errors).max())

@@ -1,6 +1,5 @@
 """Checkpoints that are never half-written and never unpickle code."""
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.files import write_atomically
+from ngpt_lab.files import atomic_file
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -19,9 +18,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
         """See `CheckpointIO`."""
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getvalue())
+        with atomic_file(Path(path)) as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None

@@ -17,6 +17,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning_utilities.core.imports import RequirementCache
+from rich.console import Console
+from rich.table import Table
 
 import ngpt_lab.data
 import ngpt_lab.models.ablations.scaled_qk
@@ -118,6 +120,8 @@ class CLI(LightningCLI):
             )
         except MisconfigurationException as error:
             raise InputError(one_sentence(str(error))) from error
+        except ModuleNotFoundError as error:
+            raise InputError(f"the config asks for a package that is not installed: {one_sentence(str(error))}") from error
         except ValueError as error:
             self.clean_up()
             raise told_by(error) or error from None
@@ -139,21 +143,27 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(NormalizeWeights, "normalize_weights")
         parser.add_lightning_class_args(Telemetry, "telemetry")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
-        parser.set_defaults(
-            {"normalize_weights.every_n_steps": None, "checkpoint.save_last": True, "checkpoint.save_top_k": -1}
-        )
+        parser.set_defaults({"normalize_weights.every_n_steps": None, "checkpoint.save_last": True, "checkpoint.save_top_k": 1})
 
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder and checkpoint before anything is built or written."""
         config = self.config[self.subcommand]
-        self.config_text = self._parser(self.subcommand).dump(config, skip_none=False)
+        # A recorded config says what to train, not where, so that it can be used again as it is.
+        anywhere = config.clone()
+        anywhere.trainer.default_root_dir = anywhere.ckpt_path = None
+        self.config_text = self._parser(self.subcommand).dump(anywhere, skip_none=False)
         if self.subcommand == "fit":
             self.folder = run_folder(config)
             self.fresh = not self.folder.exists()
         else:
             self.folder = Path(config.trainer.default_root_dir or ".")
+            if config.ckpt_path is None:
+                raise InputError(f"{self.subcommand} needs trained weights: name a checkpoint with --ckpt_path")
         config.ckpt_path = checkpoint_path(config.ckpt_path, self.folder)
         config.trainer.default_root_dir = str(self.folder)
+        for logger in as_list(config.trainer.logger):
+            if isinstance(logger, Namespace) and logger.get("init_args.save_dir") in (None, "."):
+                logger["init_args.save_dir"] = str(self.folder)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that writes into the run's folder, and nowhere else."""
@@ -182,6 +192,20 @@ class CLI(LightningCLI):
         if "test" in self.final_splits:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         self.record.finish(self.trainer, self.model.evaluated)
+
+    def after_validate(self) -> None:
+        """Say what came out."""
+        self._print_evaluation()
+
+    def after_test(self) -> None:
+        """Say what came out."""
+        self._print_evaluation()
+
+    def _print_evaluation(self) -> None:
+        table = Table("metric", "value")
+        for name, value in self.model.evaluated.items():
+            table.add_row(name, f"{value:.6g}")
+        Console().print(table)
 
 
 class DryCLI(CLI):
@@ -230,6 +254,8 @@ def run_folder(config: Namespace) -> Path:
     """
     named = config.trainer.default_root_dir
     if named is None:
+        if config.trainer.devices not in (1, "1"):
+            raise InputError("a run on several devices needs a folder they all know: name one with --trainer.default_root_dir")
         if config.ckpt_path == "last":
             raise InputError("ckpt_path is 'last', but of which run: name its folder with --trainer.default_root_dir")
         backbone = config.model.init_args.backbone.class_path.rsplit(".", 1)[-1].lower()

@@ -90,7 +90,8 @@ class MetricsFile(Logger):
         """Drop the rows after `step`, those of a run that went on past the checkpoint it now resumes from."""
         if not self.path.exists():
             return
-        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        kept = [row for row in rows if row["step"] <= step]
+        # A crash can leave the last row half-written: only whole lines end in a newline.
+        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        kept = [row for row in map(json.loads, lines) if row["step"] <= step]
         self._start -= kept[-1]["time"] if kept else 0
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -1,11 +1,12 @@
 """What every LightningModule around a backbone shares, and the language model, the first of them."""
 
+import math
 import shutil
 from abc import ABC
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torchmetrics import MeanMetric
@@ -38,6 +39,7 @@ class BackboneModule(LightningModule, ABC):
         self.validated_at = -1
         self._losses: list[Tensor] = []
         self._losses_of = -1
+        self._random_state: dict[str, Tensor] | None = None
 
     def setup(self, stage: str) -> None:
         """Check what the data and the machine must offer, and compile where asked."""
@@ -47,6 +49,7 @@ class BackboneModule(LightningModule, ABC):
                 f"dims.vocab_size is {self.backbone.dims.vocab_size}, but the data has {vocab_size} token ids: "
                 f"set model.init_args.backbone.init_args.dims.vocab_size to {vocab_size}"
             )
+        refuse_what_is_not_supported(self.trainer)
         if self.compile_backbone:
             require_compiler(self.trainer.strategy.root_device)
             self.backbone.compile(fullgraph=True)
@@ -61,8 +64,22 @@ class BackboneModule(LightningModule, ABC):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another model before anything is loaded."""
+        """Refuse weights of another model before anything is loaded, and take note of the random state."""
         check_shapes(self, checkpoint, self.trainer.ckpt_path or "the checkpoint")
+        self._random_state = checkpoint.get("random_state")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state that dropout draws from."""
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers where the checkpoint left off."""
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state["cpu"].cpu())
+            if self.device.type == "cuda" and "cuda" in self._random_state:
+                torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
 
     @property
     def tokens_per_step(self) -> int:
@@ -90,7 +107,7 @@ class BackboneModule(LightningModule, ABC):
         """Clip by the total norm, and keep that norm: one pass over the gradients serves both."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         self.grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if gradient_clip_val is not None:
+        if gradient_clip_val:  # Lightning's 0 is no clipping
             self.clipped = self.grad_norm > gradient_clip_val
             clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
 
@@ -120,7 +137,8 @@ class LanguageModel(BackboneModule):
 
     def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
         super().__init__(backbone, optimizer, schedule, compile)
-        self.eval_loss, self.eval_accuracy = MeanMetric(), MeanMetric()
+        # NaN counts as NaN: by default it would be left out of the mean ("disable" drops the weights, torchmetrics 1.9).
+        self.eval_loss, self.eval_accuracy = (MeanMetric(nan_strategy=math.nan) for _ in range(2))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of a batch, in nats."""
@@ -169,6 +187,18 @@ class LanguageModel(BackboneModule):
         self.validated_at = self.trainer.global_step if split == "val" else self.validated_at
         self.eval_loss.reset()
         self.eval_accuracy.reset()
+
+
+def refuse_what_is_not_supported(trainer: Trainer) -> None:
+    """Refuse settings of the trainer under which our clipping would not do what they say.
+
+    Raises:
+        InputError: names the setting.
+    """
+    if trainer.gradient_clip_algorithm not in (None, "norm"):
+        raise InputError("trainer.gradient_clip_algorithm is 'value': gradients are clipped by their total norm, so set 'norm'")
+    if trainer.precision == "16-mixed":
+        raise InputError("trainer.precision is '16-mixed', whose gradients are scaled when they are clipped: use 'bf16-mixed'")
 
 
 def require_compiler(device: torch.device) -> None:

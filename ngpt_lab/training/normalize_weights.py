@@ -33,9 +33,8 @@ class NormalizeWeights(Callback):
         """Normalise a fresh run and hook the optimizers."""
         if not self.every_n_steps:
             return
+        self.keep_first(pl_module)
         if trainer.ckpt_path is None:
-            if self.lengths == "first":
-                self._first = {name: length(widen(m.weight.detach()), m.norm_dim) for name, m in stream_matrices(pl_module)}
             self.normalize(pl_module)
 
         for optimizer in trainer.optimizers:
@@ -44,12 +43,18 @@ class NormalizeWeights(Callback):
 
     def attach(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module, step: Callable[[], int]) -> None:
         """Normalise `module` after those steps of `optimizer` whose number, which `step` tells, is a multiple."""
+        self.keep_first(module)
 
         def after_step(*_: Any) -> None:
             if self.every_n_steps and step() % self.every_n_steps == 0:
                 self.normalize(module)
 
         optimizer.register_step_post_hook(after_step)
+
+    def keep_first(self, module: torch.nn.Module) -> None:
+        """Remember the lengths to keep, where they count and are not known yet."""
+        if self.lengths == "first" and not self._first:
+            self._first = {name: length(widen(m.weight.detach()), m.norm_dim) for name, m in stream_matrices(module)}
 
     @torch.no_grad()
     def normalize(self, module: torch.nn.Module) -> None:

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from safetensors.torch import save
 from torch import Tensor
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 
 
@@ -16,10 +17,15 @@ class PredictionsFile(Callback):
 
     Args:
         folder: where the file goes.
+
+    Raises:
+        InputError: it is there already.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "predictions.safetensors"
+        if self.path.exists():
+            raise InputError(f"{self.path} is there already: choose another --trainer.default_root_dir")
         self._losses: list[Tensor] = []
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:

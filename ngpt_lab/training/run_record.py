@@ -1,6 +1,7 @@
 """What a run leaves behind besides its metrics: config.yaml and run.json."""
 
 import json
+import math
 import platform
 import subprocess
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.models.flops import flops_per_token
 from ngpt_lab.training.module import BackboneModule
@@ -58,14 +60,24 @@ class RunRecord(Callback):
             self._write(trainer)
 
     def finish(self, trainer: Trainer, final: dict[str, float]) -> None:
-        """Record the last metrics; from here on the run counts as finished."""
-        self._record |= {"status": "finished", "final": final}
+        """Record the last metrics; from here on a run that took all its steps counts as finished.
+
+        Raises:
+            InputError: the run ended with a loss that is not finite; the record says failed.
+        """
+        self._record |= {"status": "finished" if trainer.global_step == trainer.max_steps else "stopped"}
+        self._record["final"] = {name: value if math.isfinite(value) else None for name, value in final.items()}
+        broken = None in self._record["final"].values()
+        if broken:
+            self._record |= {"status": "failed", "error": "the loss is not finite"}
         self._write(trainer)
+        if broken:
+            raise InputError(f"{self.folder}: the loss is not finite at the end: lower the learning rate")
 
     def _write(self, trainer: Trainer) -> None:
         self._record["tokens"] = trainer.global_step * self._record["tokens_per_step"]
         self._record["wall_time_s"] = round(time.monotonic() - self._start, 3)
-        write_atomically(self.folder / "run.json", json.dumps(self._record, indent=1) + "\n")
+        write_atomically(self.folder / "run.json", json.dumps(self._record, indent=1, allow_nan=False) + "\n")
 
 
 def describe_model(module: BackboneModule, seq_len: int) -> dict[str, Any]:
@@ -104,17 +116,19 @@ def processor() -> str:
 
 
 def source_state() -> dict[str, str | None]:
-    """The commit of the source tree and what is not committed in it; both None outside a repository."""
+    """The commit of the source tree and what is not committed in it; both None where the package is not a repository's."""
     root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=True)
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=30, check=True)
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout
+        return done.stdout.decode(errors="replace")
 
-    commit = git("rev-parse", "HEAD")
+    # An installed package may lie inside somebody else's repository.
+    ours = git("ls-files", "--error-unmatch", __file__) is not None
+    commit = git("rev-parse", "HEAD") if ours else None
     return {"commit": commit and commit.strip(), "diff": commit and git("diff", "HEAD")}
 
 

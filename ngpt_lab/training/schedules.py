@@ -90,6 +90,8 @@ class WarmupStableDecay(Schedule):
         self, warmup: float = 0.0, length: int | None = None, unit: Unit = "steps", decay: float = 0.2, final: float = 0.0
     ) -> None:
         super().__init__(warmup, length, unit)
+        if not 0 < decay <= 1:
+            raise InputError(f"schedule.decay is {decay}: give the share of the run that decays, above 0 and at most 1")
         self.decay, self.final = decay, final
 
     def shape(self, progress: float) -> float:

@@ -1,6 +1,7 @@
 """LightningModules around a backbone, in plain Python."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.models import NGPT, Dims, Nemotron
 from ngpt_lab.models.decoder import cross_entropy
 from ngpt_lab.training import AdamW, BackboneModule, Cosine, LanguageModel, NormalizeWeights
+from ngpt_lab.training.module import refuse_what_is_not_supported
 
 DIMS = Dims(256, 32, 2, 2, 1, 16, 64)
 QUIET = {
@@ -74,6 +76,12 @@ def test_evaluation_weighs_every_token_alike() -> None:
     assert module.evaluated["val/perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
     assert module.evaluated["val/bits_per_byte"] == pytest.approx(loss / math.log(2), rel=1e-5)
     assert module.evaluated["val/accuracy"] == pytest.approx(float((logits.argmax(-1) == targets).float().mean()), rel=1e-5)
+
+
+def test_half_precision_with_scaled_gradients_is_refused() -> None:
+    trainer = SimpleNamespace(gradient_clip_algorithm=None, precision="16-mixed")
+    with pytest.raises(InputError, match="use 'bf16-mixed'"):
+        refuse_what_is_not_supported(trainer)  # type: ignore[arg-type]
 
 
 def test_clipping_keeps_the_norm_before_it() -> None:

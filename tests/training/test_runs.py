@@ -57,11 +57,13 @@ def test_a_run_records_what_it_was(fit: Fit, read: Readers) -> None:
 
 
 def test_a_resumed_run_ends_like_one_that_was_never_stopped(fit: Fit, read: Readers, tmp_path: Path) -> None:
-    whole = fit("ngpt")
+    whole = fit("ngpt", "--model.backbone.attention_dropout=0.3")
     stopped = tmp_path / "stopped"
     shutil.copytree(whole, stopped)
     # What a run killed after step 11 leaves: the checkpoint of step 10, rows beyond it, a record that says running.
     shutil.copy(next((stopped / "checkpoints").glob("*step=10.ckpt")), stopped / "checkpoints" / "last.ckpt")
+    with (stopped / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "tok')
     CLI(["fit", "-c", str(whole / "config.yaml"), f"--trainer.default_root_dir={stopped}", "--ckpt_path=last"])
     steps = [row["step"] for row in read["rows"](stopped) if "train/loss" in row]
     assert steps == list(range(1, 13))
@@ -83,7 +85,9 @@ def test_a_checkpoint_holds_tensors_and_plain_values_alone(fit: Fit) -> None:
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_a_finished_run_can_be_evaluated_from_its_folder(command: str, fit: Fit, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_finished_run_can_be_evaluated_from_its_folder(
+    command: str, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = fit("nemotron")
     monkeypatch.chdir(tmp_path)
     words = ["-c", str(folder / "config.yaml"), f"--ckpt_path={folder}/checkpoints/last.ckpt", "--trainer.default_root_dir=out"]
@@ -92,9 +96,35 @@ def test_a_finished_run_can_be_evaluated_from_its_folder(command: str, fit: Fit,
         loss = load_file(tmp_path / "out" / "predictions.safetensors")["loss"]
         assert loss.shape[1] == 64
         assert (loss > 0).all()
-    elif command == "validate":
+        with pytest.raises(InputError, match="is there already"):
+            CLI([command, *words])
+    else:
+        split = {"validate": "val", "test": "test"}[command]
+        assert f"{cli.model.evaluated[f'{split}/loss']:.6g}" in capsys.readouterr().out
+    if command == "validate":
         trained = json.loads((folder / "run.json").read_text())["final"]["val/loss"]
-        assert float(cli.trainer.callback_metrics["val/loss"]) == pytest.approx(trained, rel=1e-6)
+        assert cli.model.evaluated["val/loss"] == pytest.approx(trained, rel=1e-6)
+
+
+def test_a_run_that_stops_early_is_not_finished(fit: Fit) -> None:
+    folder = fit("nemotron", "--trainer.limit_train_batches=5", "--trainer.max_epochs=1")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "stopped"
+    assert record["tokens"] < record["steps"] * record["tokens_per_step"]
+
+
+def test_a_run_that_diverges_has_failed(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not finite"):
+        fit("nemotron", "--model.optimizer.lr=1e30")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert record["final"]["val/loss"] is None
+
+
+def test_no_clipping_is_no_clipping(fit: Fit, read: Readers) -> None:
+    zero, none = (fit("ngpt", f"--trainer.gradient_clip_val={value}", name=value) for value in ("0", "null"))
+    assert read["losses"](zero) == read["losses"](none)
+    assert [row["train/clipped_share"] for row in read["rows"](zero) if "train/loss" in row] == [0] * 12
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -125,6 +155,8 @@ def test_wrong_input_is_told_in_one_sentence(fit: Fit, capsys: pytest.CaptureFix
         "needs NormalizeWeights": ["--model.backbone=NGPT", "--normalize_weights.every_n_steps=null"],
         "max_steps": ["--trainer.max_steps=-1", "--trainer.max_epochs=1"],
         "does not fit the model": ["--model.backbone.dims.d_ff=32", f"--ckpt_path={tmp_path / 'run/checkpoints/last.ckpt'}"],
+        "clipped by their total norm": ["--trainer.gradient_clip_algorithm=value"],
+        "schedule.decay is 0": ["--model.schedule=WarmupStableDecay", "--model.schedule.decay=0"],
         "is not a checkpoint": [f"--ckpt_path={tmp_path / 'run/config.yaml'}"],
     }
     if torch.cuda.is_available():
@@ -132,6 +164,21 @@ def test_wrong_input_is_told_in_one_sentence(fit: Fit, capsys: pytest.CaptureFix
     for expected, more in cases.items():
         assert expected in refused(capsys, [*config, *more])
         assert not (tmp_path / "new").exists()
+
+
+def test_random_weights_are_not_evaluated(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name a checkpoint" in refused(capsys, ["validate", "-c", str(fit("nemotron") / "config.yaml")])
+
+
+def test_a_recorded_config_runs_again_as_it_is(
+    fit: Fit, read: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fit("nemotron")
+    monkeypatch.chdir(tmp_path)
+    again = CLI(["fit", "-c", str(folder / "config.yaml")]).folder
+    assert again.parent == Path("runs")
+    assert read["losses"](again) == read["losses"](folder)
+    assert (again / "config.yaml").read_text() == (folder / "config.yaml").read_text()
 
 
 def test_compile_without_a_compiler_is_refused(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,69 @@
+"""What only a GPU can show; `make test-gpu` runs it."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ngpt_lab.models import GPT, NGPT, Dims, Nemotron
+from ngpt_lab.nn.linear import weight_error
+from ngpt_lab.training.cli import CLI
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+DIMS = Dims(256, 128, 2, 4, 2, 32, 256)
+
+
+@pytest.mark.parametrize("model", [NGPT, Nemotron, GPT])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+def test_attention_functions_agree_with_their_gradients(model: type[NGPT | Nemotron | GPT]) -> None:
+    tokens = torch.randint(0, 256, (2, 64), device="cuda")
+    mask = (torch.arange(64, device="cuda") >= torch.tensor([[0], [9]], device="cuda")).long()
+    results = {}
+    for attention in ("eager", "sdpa", "flex"):
+        torch.manual_seed(0)
+        decoder = model(DIMS, attention=attention).cuda()
+        logits = decoder(tokens, attention_mask=mask)[1, 9:]
+        logits.square().mean().backward()
+        results[attention] = logits, decoder.blocks[0].attention.q.weight.grad
+    for attention in ("sdpa", "flex"):
+        for ours, theirs in zip(results[attention], results["eager"], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["ngpt", "nemotron"])
+@pytest.mark.parametrize("compiled", ["false", "true"])
+def test_a_run_in_bf16_learns_and_stays_on_the_sphere(model: str, compiled: str, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    text = tmp_path / "words.txt"
+    text.write_text("\n".join(" ".join(draw.choices(["unit", "sphere", "norm", "query"], k=9)) for _ in range(3000)))
+    torch.compiler.reset()
+    files = ["base.yaml", f"model/{model}.yaml", "size/debug.yaml"]
+    words = [word for file in files for word in ("-c", str(CONFIGS / file))]
+    words += [f"--data.files={text}", f"--trainer.default_root_dir={tmp_path / 'run'}", f"--model.compile={compiled}"]
+    words += ["--trainer.accelerator=gpu", "--trainer.precision=bf16-mixed", "--trainer.accumulate_grad_batches=4"]
+    cli = CLI(["fit", *words])
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["device"]["kind"] == "cuda"
+    assert record["final"]["val/loss"] < 3
+    if model == "ngpt":
+        assert weight_error(cli.model) <= 2e-6
+
+
+def test_a_run_on_the_gpu_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    files = ["base.yaml", "model/ngpt.yaml", "size/debug.yaml"]
+    words = [word for file in files for word in ("-c", str(CONFIGS / file))] + ["--trainer.accelerator=gpu"]
+    CLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    checkpoints = tmp_path / "stopped" / "checkpoints"
+    shutil.copy(next(checkpoints.glob("*step=30.ckpt")), checkpoints / "last.ckpt")
+    CLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'stopped'}", "--ckpt_path=last"])
+    whole, stopped = (
+        [row["train/loss"] for row in map(json.loads, (tmp_path / name / "metrics.jsonl").open()) if "train/loss" in row]
+        for name in ("whole", "stopped")
+    )
+    assert stopped == pytest.approx(whole, rel=1e-4)
