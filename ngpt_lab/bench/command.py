@@ -43,7 +43,7 @@ def parser() -> OptionParser:
     parser.add_argument("--rounds", type=int, default=15, help="rounds that count (15)")
     parser.add_argument("--warmup", type=int, default=3, help="rounds that come first (3)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
-    parser.add_argument("--compile", action="store_true", help="compile the backbones")
+    parser.add_argument("--compile", action="store_true", help="compile every backbone, asked for in its config or not")
     parser.add_argument("--set", action="append", default=[], metavar="--key=value", help="a setting of fit, for every arm")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser
@@ -51,16 +51,16 @@ def parser() -> OptionParser:
 
 def table(cost: dict) -> Table:  # type: ignore[type-arg]
     """The figures as a table."""
-    kind = "compiled" if cost["compiled"] else "eager"
-    title = (
-        f"{cost['unit']}, {kind}, {cost['threads']} thread(s), {cost['rounds']} interleaved rounds, {cost['device']['name']}"
-    )
+    title = f"{cost['unit']}, {cost['threads']} thread(s), {cost['rounds']} interleaved rounds, {cost['device']['name']}"
     shown = Table(title=title)
-    for column in ("arm", "parameters", "precision", "median", "min", "max", "tokens/s", f"ratio to {cost['baseline']}"):
+    figures = ("median", "min", "max", "tokens/s", f"ratio to {cost['baseline']}")
+    for column in ("arm", "parameters", "precision", "mode", *figures):
         shown.add_column(column)
     for name, arm in cost["arms"].items():
         ratio = cost["ratios"].get(name)
         told = f"{ratio['median']:.3f} [{ratio['low']:.3f}..{ratio['high']:.3f}] +- {ratio['half_width']:.3f}" if ratio else "1"
         times = [f"{value:.4f}" for value in (arm["median"], min(arm["seconds"]), max(arm["seconds"]))]
-        shown.add_row(name, f"{arm['parameters']:,}", arm["precision"], *times, f"{arm['tokens_per_second']:,.0f}", told)
+        mode = "compiled" if arm["compiled"] else "eager"
+        speed = f"{arm['tokens_per_second']:,.0f}"
+        shown.add_row(name, f"{arm['parameters']:,}", arm["precision"], mode, *times, speed, told)
     return shown

@@ -2,58 +2,125 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from itertools import islice
 from statistics import mean, median, stdev
 from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from scipy.stats import t as student
-from torch.nn.utils import clip_grad_norm_
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.training.cli import DryCLI
 from ngpt_lab.training.module import require_compiler
 from ngpt_lab.training.run_record import processor
 
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
-
-@dataclass(frozen=True)
 class Arm:
-    """One arm's step, ready to be called, and what it is."""
+    """One arm: the step that a run of its config takes, less the learning rate's schedule, on the run's first batches.
 
-    step: Callable[[], None]
-    parameters: int
-    tokens: int
-    precision: str
+    Args:
+        cli: the arm's data and model, as `fit` builds them.
+        device: where it runs.
+        compiled: whether to compile the backbone even if the config does not ask for it.
+
+    Raises:
+        InputError: a precision that is not measured, or no compiler to compile with.
+    """
+
+    def __init__(self, cli: DryCLI, device: torch.device, compiled: bool) -> None:
+        self.module, settings = cli.model.to(device), cli.settings
+        self.precision, self._plugin = precision(settings["trainer.precision"], device)
+        self._clip = settings["trainer.gradient_clip_val"]
+        self._optimizer = self.module.optimizer_factory.build(self.module)
+        self._begun = 0
+        cli.normalize_weights.attach(self._optimizer, self.module, lambda: self._begun)
+        if cli.normalize_weights.every_n_steps:
+            cli.normalize_weights.normalize(self.module)  # as a fresh run does before its first step
+        self.compiled = compiled or self.module.compile_backbone
+        if self.compiled:
+            require_compiler(device)
+            self.module.backbone.compile(fullgraph=True)
+        cli.datamodule.setup("fit")
+        batches = islice(cli.datamodule.train_dataloader(), settings["trainer.accumulate_grad_batches"])
+        self._batches = [(tokens.to(device), targets.to(device)) for tokens, targets in batches]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one step, over all micro-batches."""
+        return sum(tokens.numel() for tokens, _ in self._batches)
+
+    def step(self) -> None:
+        """Forward and backward on every micro-batch, then clip, optimizer and projection."""
+        self._begun += 1
+        self._optimizer.zero_grad()
+        for tokens, targets in self._batches:
+            with self._plugin.forward_context():
+                loss = self.module.backbone(tokens, targets)
+            (loss / len(self._batches)).backward()
+        self.module.configure_gradient_clipping(self._optimizer, gradient_clip_val=self._clip)
+        self._optimizer.step()
+
+    def describe(self, seconds: Sequence[float]) -> dict[str, Any]:
+        """What step_cost.json says of the arm, whose counted steps took `seconds`."""
+        return {
+            "parameters": sum(p.numel() for p in self.module.backbone.parameters()),
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "tokens_per_step": self.tokens,
+            "seconds": list(seconds),
+            "median": median(seconds),
+            "tokens_per_second": self.tokens / median(seconds),
+        }
 
 
-def build_arm(args: Sequence[str], device: torch.device, compiled: bool) -> Arm:
-    """The training step of a config: forward, backward, clip, optimizer, projection, on batches of its own data."""
+def precision(asked: Any, device: torch.device) -> tuple[str, Precision]:
+    """The full name of `trainer.precision`, and what Lightning runs it with.
+
+    Raises:
+        InputError: any but the two that are measured.
+    """
+    if str(asked) == "bf16-mixed":
+        return "bf16-mixed", MixedPrecision("bf16-mixed", device.type)
+    if str(asked) in ("32-true", "32"):
+        return "32-true", Precision()
+    raise InputError(f"trainer.precision is {asked}, but the bench measures only 32-true and bf16-mixed: use one of them")
+
+
+def load(args: Sequence[str]) -> DryCLI:
+    """An arm's data and model, with the same random numbers whichever arms come before it."""
     seed_everything(0, verbose=False)
-    cli = DryCLI(list(args), on=device.type)
-    cli.datamodule.setup("fit")
-    batches = iter(cli.datamodule.train_dataloader())
-    tokens, targets = (part.to(device) for part in next(batches))
-    module, settings = cli.model, cli.settings
-    optimizer = module.optimizer_factory.build(module)
-    cli.normalize_weights.attach(optimizer, module, lambda: 0)
-    if compiled:
-        require_compiler(device)
-        module.backbone.compile(fullgraph=True)
-    precision = str(settings["trainer.precision"])
-    autocast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
+    return DryCLI(list(args), on="cpu")
 
-    def step() -> None:
-        with autocast:
-            loss = module.backbone(tokens, targets)
-        loss.backward()
-        clip_grad_norm_(module.parameters(), settings["trainer.gradient_clip_val"] or float("inf"))
-        optimizer.step()
-        optimizer.zero_grad()
 
-    return Arm(step, cli.parameters, tokens.numel(), precision)
+def device_type(accelerator: Any) -> str:
+    """The device type that a `trainer.accelerator` means on this machine.
+
+    Raises:
+        InputError: it means none, or one that is not measured.
+    """
+    cuda = torch.cuda.is_available()
+    if accelerator == "auto":
+        return "cuda" if cuda else "cpu"
+    if accelerator not in ("cpu", "gpu", "cuda"):
+        raise InputError(f"trainer.accelerator is {accelerator}, but the bench measures on cpu, gpu, cuda or auto: use one")
+    if accelerator != "cpu" and not cuda:
+        raise InputError(f"trainer.accelerator is {accelerator}, but this machine has no CUDA device: use cpu or auto")
+    return "cpu" if accelerator == "cpu" else "cuda"
+
+
+def shared_device(arms: Mapping[str, DryCLI]) -> torch.device:
+    """The device that all arms ask for.
+
+    Raises:
+        InputError: they ask for different ones, or for one that cannot be had.
+    """
+    asked = {name: device_type(cli.settings.get("trainer.accelerator")) for name, cli in arms.items()}
+    if len(set(asked.values())) > 1:
+        told = ", ".join(f"{name} on {kind}" for name, kind in asked.items())
+        raise InputError(f"the arms would run on different devices ({told}): give all the same trainer.accelerator")
+    return torch.device(next(iter(asked.values())))
 
 
 def clock(device: torch.device) -> float:
@@ -79,18 +146,22 @@ def measure(
         baseline: the arm the others are divided by.
         rounds: how many count.
         warmup: how many come first.
-        compiled: whether backbones are compiled.
+        compiled: whether all backbones are compiled, also those whose config does not ask for it.
         threads: CPU threads.
 
     Returns:
         What step_cost.json holds: seconds per arm and round, and for each other arm the ratio to the baseline, paired by
         round, with its median, range, and the 95% half-width of its mean (t interval).
+
+    Raises:
+        InputError: the arms do not share a device, or one asks for what the bench does not measure.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = {name: load(args) for name, args in arms.items()}
+    device = shared_device(loaded)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        built = {name: build_arm(args, device, compiled) for name, args in arms.items()}
+        built = {name: Arm(cli, device, compiled) for name, cli in loaded.items()}
         seconds = time_rounds({name: arm.step for name, arm in built.items()}, rounds, warmup, device)
     finally:
         torch.set_num_threads(before)
@@ -101,17 +172,7 @@ def measure(
         "compiled": compiled,
         "baseline": baseline,
         "device": {"kind": device.type, "name": processor() if device.type == "cpu" else torch.cuda.get_device_name(device)},
-        "arms": {
-            name: {
-                "parameters": arm.parameters,
-                "precision": arm.precision,
-                "tokens_per_step": arm.tokens,
-                "seconds": seconds[name],
-                "median": median(seconds[name]),
-                "tokens_per_second": arm.tokens / median(seconds[name]),
-            }
-            for name, arm in built.items()
-        },
+        "arms": {name: arm.describe(seconds[name]) for name, arm in built.items()},
         "ratios": {name: ratio(seconds[name], seconds[baseline]) for name in arms if name != baseline},
     }
 
