@@ -49,9 +49,14 @@ def run(arguments: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `ngpt-lab`; bad input ends with exit code 2."""
+    """Entry point of `ngpt-lab`; bad input ends with exit code 2, Ctrl-C with 130."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        run(sys.argv[1:] if arguments is None else arguments)
+        run(words)
     except InputError as error:
         print(f"ngpt-lab: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        again = "; the same command goes on with what is missing" if words[:1] == ["compare"] else ""
+        print(f"ngpt-lab: interrupted{again}", file=sys.stderr)
+        sys.exit(130)

@@ -28,3 +28,23 @@ def test_a_wrong_option_is_told_in_one_line(command: list[str], capsys: pytest.C
     told = capsys.readouterr().err
     assert "--no-such-option" in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("compare", "ngpt-lab: interrupted; the same command goes on with what is missing\n"),
+        ("bench", "ngpt-lab: interrupted\n"),
+    ],
+)
+def test_ctrl_c_is_one_line(
+    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(arguments: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ngpt_lab.cli.run", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main([command])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == told

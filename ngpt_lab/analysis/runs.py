@@ -105,10 +105,18 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _problem(record: Mapping[str, Any]) -> str | None:
     if record["status"] != "finished":
         return f"its status is {record['status']!r}" + (f" ({record['error']})" if record.get("error") else "")
+    if _asked_tokens(record) not in (None, record["tokens"]):
+        return f"it was trained on {record['tokens']:,} of {_asked_tokens(record):,} tokens"
     loss = (record.get("final") or {}).get("val/loss")
     if loss is None:
         return "it has no final validation loss"
     return None if math.isfinite(loss) else f"its final validation loss is {loss}"
+
+
+def _asked_tokens(record: Mapping[str, Any]) -> int | None:
+    """The tokens that the run's steps come to; None where no number of steps was asked for (lightning's -1)."""
+    steps, tokens_per_step = record.get("steps"), record.get("tokens_per_step")
+    return None if steps is None or steps < 0 or tokens_per_step is None else int(steps * tokens_per_step)
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:

@@ -1,9 +1,10 @@
 """`ngpt-lab compare`."""
 
 import json
-import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -11,6 +12,9 @@ from ngpt_lab.arguments import OptionParser
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.training.arms import DEFAULT_BASELINE, default_arms, parse_arms, shipped
+
+if TYPE_CHECKING:
+    from ngpt_lab.compare.plan import Plan
 
 
 def main(arguments: list[str]) -> None:
@@ -20,36 +24,56 @@ def main(arguments: list[str]) -> None:
         InputError: bad input.
     """
     options = parser().parse_args(arguments)
-    if options.seeds < 1 or options.rounds < 2:
-        raise InputError(f"--seeds is {options.seeds} and --rounds {options.rounds}: at least 1 and 2 are needed")
+    for name, least in (("seeds", 1), ("rounds", 2), ("workers", 1)):
+        given = getattr(options, name)
+        if given is not None and given < least:
+            raise InputError(f"--{name} is {given}: at least {least} is needed")
     arms = parse_arms(options.arm) if options.arm else default_arms()
     baseline = options.baseline or (DEFAULT_BASELINE if DEFAULT_BASELINE in arms else list(arms)[-1])
     if baseline not in arms:
         raise InputError(f"--baseline {baseline} is not among the arms {', '.join(arms)}")
     # What follows loads torch and lightning, which usage errors need not wait for.
-    from ngpt_lab.bench.step import measure
+    from ngpt_lab.compare.lock import locked
     from ngpt_lab.compare.plan import make_plan
-    from ngpt_lab.compare.pool import quiet, train_all
-    from ngpt_lab.report import write_report
 
     overrides = [*precision(options.precision), *options.set]
     plan = make_plan(options.out, arms, baseline, options.seeds, options.budgets, overrides, options.allow_unequal)
-    plan.settle(shlex.join(["ngpt-lab", "compare", *arguments]))
-    tuning = options.tuning or (None if options.arm else shipped("quickstart") / "results.csv")
-    if tuning is not None:
-        write_atomically(options.out / "tuning.csv", read_rows(tuning))
+    with locked(options.out):
+        plan.settle(shlex.join(["ngpt-lab", "compare", *arguments]))
+        tuning = options.tuning or (None if options.arm else shipped("quickstart") / "results.csv")
+        if tuning is not None:
+            write_atomically(options.out / "tuning.csv", read_rows(tuning))
+        carry_out(plan, options.workers, options.rounds)
+
+
+def carry_out(plan: "Plan", workers: int | None, rounds: int) -> None:
+    """Train what is not trained, measure the steps where they are not measured, and report.
+
+    Raises:
+        InputError: runs failed.
+    """
+    from ngpt_lab.bench.step import measure
+    from ngpt_lab.compare.pool import FailedRunsError, default_workers, quiet, train_all
+    from ngpt_lab.report import write_report
+
     console = Console()
-    console.print(
-        f"{len(arms)} arms x {len(plan.budgets)} budgets x {len(plan.seeds)} seeds, on {plan.data['source']}, in {options.out}"
-    )
-    train_all(plan.runs, plan.tokens_per_step, options.workers or (os.cpu_count() or 1))
-    cost = options.out / "step_cost.json"
+    counts = f"{len(plan.arms)} arms x {len(plan.budgets)} budgets x {len(plan.seeds)} seeds"
+    console.print(f"{counts}, on {plan.data['source']}, in {plan.folder}")
+    if workers is None:
+        workers = default_workers(len(plan.runs), plan.settings[plan.baseline]["trainer.accelerator"])
+    try:
+        train_all(plan.runs, plan.tokens_per_step, workers)
+    except FailedRunsError:
+        with suppress(InputError):  # where there is nothing to report on, the failure says enough
+            console.print(f"the report of the others: {write_report(plan.folder)}")
+        raise
+    cost = plan.folder / "step_cost.json"
     if not cost.is_file():
-        console.print(f"measuring the cost of a step, {options.rounds} interleaved rounds")
+        console.print(f"measuring the cost of a step, {rounds} interleaved rounds")
         with quiet():
-            write_atomically(cost, json.dumps(measure(plan.arms, baseline, options.rounds), indent=1) + "\n")
-    page = write_report(options.out)
-    console.print(json.loads((options.out / "summary.json").read_text())["claim"])
+            write_atomically(cost, json.dumps(measure(plan.arms, plan.baseline, rounds), indent=1) + "\n")
+    page = write_report(plan.folder)
+    console.print(json.loads((plan.folder / "summary.json").read_text())["claim"])
     console.print(f"the report: {page}")
 
 
@@ -97,7 +121,7 @@ def parser() -> OptionParser:
         "--precision", default="auto", help="a precision of Trainer, or auto (bf16-mixed where the hardware has it)"
     )
     parser.add_argument("--rounds", type=int, default=15, help="rounds of the step measurement (15)")
-    parser.add_argument("--workers", type=int, help="runs side by side (one per core)")
+    parser.add_argument("--workers", type=int, help="runs side by side (one per core; one on a GPU)")
     parser.add_argument("--tuning", type=Path, help="the rows of the search that chose the arms' settings, as CSV")
     parser.add_argument("--set", action="append", default=[], metavar="--key=value", help="a setting of fit, for every arm")
     parser.add_argument("--allow-unequal", action="store_true", help="go on with arms whose sizes are more than 2%% apart")

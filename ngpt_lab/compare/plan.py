@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ngpt_lab.compare.fairness import check_finishes, check_same, check_sizes
+from ngpt_lab.compare.lock import LOCK
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.training.arms import arm_arguments
 from ngpt_lab.training.cli import DryCLI
-
-# Arms further apart than this are no fair comparison (design of the bench: sizes within 2%).
-PARAMETERS_APART = 0.02
-# Settings that decide which batches an arm sees; the length of a run is set by the budget.
-SAME_FOR_ALL = ("data.", "trainer.accumulate_grad_batches", "trainer.precision")
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,13 @@ class PlannedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether its record says so."""
-        record = self.folder / "run.json"
-        return record.is_file() and json.loads(record.read_text()).get("status") == "finished"
+        """Whether its record says so, and that no step is missing."""
+        file = self.folder / "run.json"
+        if not file.is_file():
+            return False
+        record = json.loads(file.read_text())
+        whole = record.get("steps", 0) * record.get("tokens_per_step", 0)
+        return record.get("status") == "finished" and record.get("tokens") == whole
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Plan:
                 raise InputError(
                     f"{self.folder} holds a comparison with another config (or Python version): choose another --out"
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(not path.name.startswith(LOCK) for path in self.folder.iterdir()):
             raise InputError(f"{self.folder} is in use by something else: choose another --out")
         else:
             write_atomically(path, json.dumps({"hash": digest, "command": command, **identity}, indent=1, default=str) + "\n")
@@ -117,13 +118,13 @@ def make_plan(
         folder: where the comparison goes.
         arms: each arm's config files.
         baseline: the arm the others are compared with.
-        seeds: how many paired seeds; they are 1 to `seeds`, since 0 is the one that searches use.
+        seeds: how many paired seeds; they are 1 to `seeds`, none of which the quickstart search uses (101 and 102).
         budgets: tokens of each finished budget; by default a quarter, a half and all of the arms' own max_steps.
         overrides: arguments of `fit` for every arm.
         allow_unequal: go on with arms whose sizes are more than 2% apart.
 
     Raises:
-        InputError: arms that do not parse, see other batches, or differ in size.
+        InputError: arms that do not parse, see other batches, differ in size, or would not finish their schedules.
     """
     arguments = {name: (*arm_arguments(files), *overrides) for name, files in arms.items()}
     dry = {name: DryCLI(list(words)) for name, words in arguments.items()}
@@ -140,6 +141,7 @@ def make_plan(
     for budget in budgets:
         if budget < tokens_per_step:
             raise InputError(f"--budgets {budget} is less than one step of {tokens_per_step} tokens")
+    check_finishes(settings, min(budgets), tokens_per_step)
     return Plan(
         folder,
         arguments,
@@ -150,33 +152,3 @@ def make_plan(
         tokens_per_step,
         data.describe(),
     )
-
-
-def check_same(settings: Mapping[str, Mapping[str, Any]], baseline: str) -> None:
-    """Refuse arms that would not see the same batches at the same precision.
-
-    Raises:
-        InputError: names the arms and the key.
-    """
-    for name, flat in settings.items():
-        for key in sorted(flat.keys() | settings[baseline].keys()):
-            mine, theirs = flat.get(key), settings[baseline].get(key)
-            if key.startswith(SAME_FOR_ALL) and mine != theirs:
-                raise InputError(
-                    f"arms {name} and {baseline} differ in {key} ({mine} and {theirs}): "
-                    "set it alike, so that they see the same batches"
-                )
-
-
-def check_sizes(parameters: Mapping[str, int], baseline: str) -> None:
-    """Refuse arms whose sizes are too far apart.
-
-    Raises:
-        InputError: names the arms and their parameters.
-    """
-    for name, count in parameters.items():
-        if abs(count / parameters[baseline] - 1) > PARAMETERS_APART:
-            raise InputError(
-                f"arm {name} has {count:,} parameters and {baseline} {parameters[baseline]:,}, more than "
-                f"{PARAMETERS_APART:.0%} apart: match their sizes, or go on with --allow-unequal"
-            )

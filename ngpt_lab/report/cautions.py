@@ -8,7 +8,7 @@ from typing import Any
 from ngpt_lab.analysis.runs import at_full_budget, of_arm
 from ngpt_lab.analysis.settings import settings_that_differ_within
 from ngpt_lab.report.comparison import Comparison
-from ngpt_lab.report.tuning import TUNED
+from ngpt_lab.report.tuning import chosen_inside
 
 CLIPPED_SHARE_APART = 0.2
 PARAMETERS_APART_PERCENT = 0.5
@@ -68,10 +68,10 @@ def _seeds(candidate: str, baseline: str, arms: Mapping[str, Mapping[str, Any]])
 def _untuned(arms: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Settings that no search chose inside its grid, at the budget of the claim."""
     status = {arm: told["tuning"][max(told["tuning"])] for arm, told in arms.items()}
-    if all(text.startswith(TUNED) for text in status.values()):
+    if all(chosen_inside(text) for text in status.values()):
         return None
-    told = "; ".join(f"{arm}: {text}" for arm, text in status.items())
-    return f"Part of any difference may come from how the settings were chosen. {told}."
+    told = " ".join(f"{arm}: {text}." for arm, text in status.items())
+    return f"Part of any difference may come from how the settings were chosen. {told}"
 
 
 def _within(comparison: Comparison, arm: str) -> str | None:

@@ -12,6 +12,7 @@ from ngpt_lab.errors import InputError
 
 TUNED = "tuned: "
 """How the status begins when nothing is to be said against it."""
+_AT_EDGE = "at the edge of"
 _COLUMNS = ("arm", "lr", "budget", "val_loss")
 _SAME_BUDGET = 0.01
 """Budgets round to whole steps; 1% is the same budget."""
@@ -22,8 +23,8 @@ def tuning_status(arm_settings: Mapping[str, Any], rows: pd.DataFrame | None, bu
 
     `rows` holds that arm's trials, one a seed: columns arm, lr, budget (tokens), val_loss and one per dotted settings
     key, swept or merely held; a trial is the arm's own when it agrees on every such key and on the learning rate. The
-    best has the lowest mean over seeds among trials with as many seeds. The grid is the
-    learning rates tried at this budget with the arm's other settings.
+    best has the lowest mean over seeds among trials with as many seeds. The grid is the learning rates tried at this
+    budget with the arm's other settings; of every other number, all that was tried at this budget counts.
     """
     if rows is None or rows.empty:
         return "not tuned"
@@ -38,21 +39,46 @@ def tuning_status(arm_settings: Mapping[str, Any], rows: pd.DataFrame | None, bu
     at_budget = _near(own["budget"], budget)
     if not at_budget.any():
         return f"tuned at another budget ({', '.join(f'{int(b):,}' for b in sorted(own['budget'].unique()))} tokens)"
-    trials = _trials(rows[_near(rows["budget"], budget)], [*others, "lr"])
+    tried = rows[_near(rows["budget"], budget)]
+    trials = _trials(tried, [*others, "lr"])
     repeats = int(at_budget.sum())
     # A trial run with fewer seeds than this one has not been put to the same test.
     rivals = trials.loc[trials["count"] >= repeats, "mean"]
     place = 1 + int((rivals < _losses(own[at_budget]).mean()).sum())
-    return _place_in_search(place, len(trials), related.loc[_near(related["budget"], budget), "lr"], own["lr"].iloc[0])
-
-
-def _place_in_search(place: int, trials: int, rates: pd.Series[float], rate: float) -> str:
-    low, high = rates.min(), rates.max()
     if place > 1:
-        return f"place {place} of {trials} trials at this budget, not the best"
+        return f"place {place} of {len(trials)} trials at this budget, not the best"
+    rates = related.loc[_near(related["budget"], budget), "lr"]
+    return "; ".join([_rate_in_grid(len(trials), rates, own["lr"].iloc[0]), *_edges(tried, others, arm_settings)])
+
+
+def chosen_inside(status: str) -> bool:
+    """Whether a status of `tuning_status` tells of the best trial, with no setting at the edge of what was tried."""
+    return status.startswith(TUNED) and _AT_EDGE not in status
+
+
+def _rate_in_grid(trials: int, rates: pd.Series[float], rate: float) -> str:
+    low, high = rates.min(), rates.max()
     if low < rate < high:
-        return f"{TUNED}best of {trials} trials at this budget, inside its grid {low:g}..{high:g}"
-    return f"tuned, but the best learning rate sits at the edge of its grid {low:g}..{high:g} ({trials} trials)"
+        return f"{TUNED}best of {trials} trials at this budget, learning rate inside its grid {low:g}..{high:g}"
+    return f"tuned, but the best learning rate sits {_AT_EDGE} its grid {low:g}..{high:g} ({trials} trials)"
+
+
+def _edges(tried: pd.DataFrame, keys: list[str], settings: Mapping[str, Any]) -> list[str]:
+    """A clause for each number that was varied and is the arm's own at its smallest or largest."""
+    clauses = []
+    for key in keys:
+        numbers = pd.to_numeric(tried[key], errors="coerce")
+        low, high = numbers.min(), numbers.max()
+        if low < high and (_same(low, settings.get(key)) or _same(high, settings.get(key))):
+            clauses.append(f"{_short(key, keys)} {_AT_EDGE} what was tried ({low:g}..{high:g})")
+    return clauses
+
+
+def _short(key: str, keys: list[str]) -> str:
+    """The last part of a dotted key, and the one it belongs to where another key ends alike."""
+    parts = [part for part in key.split(".") if part != "init_args"]
+    alone = sum(other.rpartition(".")[2] == parts[-1] for other in keys) == 1
+    return parts[-1] if alone else ".".join(parts[-2:])
 
 
 def _is_learning_rate(key: str) -> bool:

@@ -37,12 +37,19 @@ def test_a_loose_run_is_named_by_its_model(tmp_path: Path, write_run: WriteRun) 
     [
         ({"status": "failed", "error": "out of memory"}, "'failed' (out of memory)"),
         ({"status": "running", "final": None}, "'running'"),
+        ({"status": "stopped"}, "'stopped'"),
+        ({"tokens": 819_199}, "trained on 819,199 of 819,200 tokens"),
         ({"final": {}}, "no final validation loss"),
         ({"final": {"val/loss": float("nan")}}, "is nan"),
     ],
 )
 def test_a_run_that_did_not_finish_well_says_why(tmp_path: Path, write_run: WriteRun, changes: dict, problem: str) -> None:
     assert problem in str(load_run(write_run(tmp_path / "run", **changes)).problem)
+
+
+@pytest.mark.parametrize("changes", [{"steps": -1, "tokens": 5}, {"steps": None, "tokens": 5}])
+def test_a_run_without_a_number_of_steps_is_as_long_as_it_is(tmp_path: Path, write_run: WriteRun, changes: dict) -> None:
+    assert load_run(write_run(tmp_path / "run", **changes)).problem is None
 
 
 def test_a_torn_last_row_of_an_interrupted_run_is_no_error(tmp_path: Path, write_run: WriteRun) -> None:

@@ -72,6 +72,7 @@ def test_run_again_it_trains_nothing_and_reports_the_same(
     finished: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (finished / "runs").rglob("*")}
+    assert not (finished / "compare.lock").exists()
     summary = (finished / "summary.json").read_text()
     main(command(finished, corpus))
     assert {path: path.stat().st_mtime_ns for path in (finished / "runs").rglob("*")} == before
@@ -79,14 +80,16 @@ def test_run_again_it_trains_nothing_and_reports_the_same(
     assert "report.html" in capsys.readouterr().out
 
 
-def test_interrupted_it_goes_on_with_what_is_missing(finished: Path, corpus: Path) -> None:
+@pytest.mark.parametrize("change", [{"status": "running"}, {"status": "failed"}, {"tokens": 512}])
+def test_what_is_not_finished_is_trained_again_alone(finished: Path, corpus: Path, change: dict[str, object]) -> None:
     stopped = finished / "runs" / "ngpt-1024-s1"
     record = json.loads((stopped / "run.json").read_text())
-    (stopped / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    (stopped / "run.json").write_text(json.dumps(record | change))
     before = {name: found["wall_time_s"] for name, found in records(finished).items()}
     main(command(finished, corpus))
     after = records(finished)
     assert after["ngpt-1024-s1"]["status"] == "finished"
+    assert after["ngpt-1024-s1"]["tokens"] == 1024
     assert after["ngpt-1024-s1"]["final"] == record["final"]
     assert {name for name, found in after.items() if found["wall_time_s"] != before[name]} <= {"ngpt-1024-s1"}
 
@@ -106,16 +109,25 @@ def test_another_comparison_in_the_same_folder_is_refused(
     assert (finished / "compare.json").read_text() == before
 
 
-def test_unfair_comparisons_are_refused(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = tmp_path / "one.yaml"
-    one.write_text("data: {init_args: {seq_len: 32}}")
-    big = tmp_path / "big.yaml"
-    big.write_text("model: {init_args: {backbone: {init_args: {dims: {d_ff: 512}}}}}")
-    for file, expected in ((one, "differ in data.init_args.seq_len"), (big, "more than 2% apart")):
-        arms = ["--arm", f"{arm('ngpt')},{file}", "--arm", arm("nemotron")]
-        out = tmp_path / file.stem
-        assert expected in refused(capsys, ["compare", *arms, "--out", str(out), f"--set=--data.files={corpus}"])
-        assert not out.exists()
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("data: {init_args: {seq_len: 32}}", "differ in data.init_args.seq_len"),
+        ("trainer: {limit_train_batches: 3}", "differ in trainer.limit_train_batches"),
+        ("trainer: {gradient_clip_val: 0.5}", "differ in trainer.gradient_clip_val"),
+        ("model: {init_args: {backbone: {init_args: {dims: {d_ff: 512}}}}}", "more than 2% apart"),
+        ("model: {init_args: {schedule: {init_args: {length: 40}}}}", "only finished schedules are compared"),
+    ],
+)
+def test_unfair_comparisons_are_refused(
+    config: str, expected: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(config)
+    arms = ["--arm", f"{arm('ngpt')},{changed}", "--arm", arm("nemotron")]
+    out = tmp_path / "out"
+    assert expected in refused(capsys, ["compare", *arms, "--out", str(out), f"--set=--data.files={corpus}"])
+    assert not out.exists()
 
 
 def test_a_folder_with_something_else_in_it_is_refused(
@@ -132,6 +144,7 @@ def test_wrong_arms_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--arm", "a=missing.yaml"], "no config file missing.yaml"),
         (["--arm", arm("ngpt"), "--arm", arm("ngpt")], "given twice"),
         (["--arm", arm("ngpt"), "--baseline", "gpt"], "not among the arms"),
-        (["--seeds", "0"], "at least 1"),
+        (["--seeds", "0"], "--seeds is 0: at least 1"),
+        (["--workers", "0"], "--workers is 0: at least 1"),
     ):
         assert expected in refused(capsys, ["compare", "--out", str(tmp_path / "out"), *words])

@@ -141,7 +141,7 @@ def test_what_makes_a_comparison_unfair_is_warned_about(tmp_path: Path, write_co
     assert "80% of the steps of ngpt and on 15% of those of nemotron" in warnings
     assert "ngpt has +5.39% parameters" in warnings
     assert "Not every run has the same data." in warnings
-    assert "nemotron: not tuned; ngpt: not tuned" in warnings
+    assert "nemotron: not tuned. ngpt: not tuned." in warnings
 
 
 def test_search_rows_in_the_folder_say_what_was_tuned(tmp_path: Path, write_comparison: Write) -> None:

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.report.tuning import tuning_status
+from ngpt_lab.report.tuning import chosen_inside, tuning_status
 
 LR = "model.init_args.optimizer.init_args.lr"
 ALPHA = "model.init_args.backbone.init_args.alpha"
@@ -18,7 +18,8 @@ def trials(losses: dict[tuple[float, float | None], float], budget: int = BUDGET
     )
 
 
-GRID = trials({(0.002, 0.25): 2.0, (0.004, 0.25): 1.9, (0.008, 0.25): 1.95, (0.004, 0.05): 2.4, (0.001, 0.05): 2.9})
+LOSSES = {(0.002, 0.25): 2.0, (0.004, 0.25): 1.9, (0.008, 0.25): 1.95, (0.004, 0.05): 2.4, (0.004, 0.5): 2.9}
+GRID = trials(LOSSES)
 
 
 def settings(lr: float, alpha: float | None = 0.25) -> dict[str, object]:
@@ -26,15 +27,42 @@ def settings(lr: float, alpha: float | None = 0.25) -> dict[str, object]:
 
 
 def test_the_best_trial_inside_its_grid_is_tuned() -> None:
-    expected = "tuned: best of 5 trials at this budget, inside its grid 0.002..0.008"
+    expected = "tuned: best of 5 trials at this budget, learning rate inside its grid 0.002..0.008"
     assert tuning_status(settings(0.004), GRID, BUDGET) == expected
 
 
 def test_the_best_trial_at_the_edge_of_its_own_grid_says_so() -> None:
     edge = pd.concat([GRID, trials({(0.016, 0.25): 1.8})])
     assert "at the edge of its grid 0.002..0.016" in tuning_status(settings(0.016), edge, BUDGET)
-    alone = pd.concat([GRID, trials({(0.004, 0.5): 1.8})])
-    assert "at the edge of its grid 0.004..0.004" in tuning_status(settings(0.004, 0.5), alone, BUDGET)
+    alone = pd.concat([GRID, trials({(0.004, 1.0): 1.8})])
+    expected = (
+        "tuned, but the best learning rate sits at the edge of its grid 0.004..0.004 (6 trials); "
+        "alpha at the edge of what was tried (0.05..1)"
+    )
+    assert tuning_status(settings(0.004, 1.0), alone, BUDGET) == expected
+
+
+def test_every_other_number_at_the_edge_of_what_was_tried_is_told() -> None:
+    for alpha in (0.05, 0.5):
+        best = trials(LOSSES | {(lr, alpha): loss for lr, loss in ((0.002, 1.8), (0.004, 1.7), (0.008, 1.8))})
+        status = tuning_status(settings(0.004, alpha), best, BUDGET)
+        assert status.startswith("tuned: best of ")
+        assert status.endswith(" inside its grid 0.002..0.008; alpha at the edge of what was tried (0.05..0.5)")
+        assert not chosen_inside(status)
+    assert chosen_inside(tuning_status(settings(0.004), GRID, BUDGET))
+
+
+def test_a_word_or_a_number_that_was_not_varied_has_no_edge() -> None:
+    words = GRID.assign(**{"model.init": ["1/n_layers"] * 3 + ["0.05", "0.5"], "model.held": 0.1})
+    own = settings(0.004) | {"model.init": "1/n_layers", "model.held": 0.1}
+    assert "edge" not in tuning_status(own, words, BUDGET)
+
+
+def test_settings_of_the_same_name_are_told_apart() -> None:
+    both = {"attention_residual.init_args.init": [0.1, 0.1, 0.1, 0.2, 0.3], "mlp_residual.init_args.init": [1, 1, 1, 0, 2]}
+    own = settings(0.004) | {key: values[0] for key, values in both.items()}
+    status = tuning_status(own, GRID.assign(**both), BUDGET)
+    assert status.endswith("0.002..0.008; attention_residual.init at the edge of what was tried (0.1..0.3)")
 
 
 def test_a_trial_that_was_beaten_is_not_the_best() -> None:
