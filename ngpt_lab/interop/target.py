@@ -18,13 +18,7 @@ PartType = TypeVar("PartType", bound=nn.Module)
 
 
 class Exported(NamedTuple):
-    """A checkpoint in a reference's own terms.
-
-    Args:
-        state_dict: tensors under the reference's names; those that need no conversion share the decoder's memory. A tied
-            model has no `lm_head.weight`, as in a saved checkpoint.
-        config: what its config.json needs.
-    """
+    """A checkpoint in a reference's own terms."""
 
     state_dict: dict[str, Tensor]
     config: dict[str, Any]

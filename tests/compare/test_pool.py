@@ -76,11 +76,11 @@ def test_ctrl_c_stops_all_at_once_and_the_same_command_goes_on(tmp_path: Path) -
         [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     runs = tmp_path / "out" / "runs"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(runs.glob("*/metrics.jsonl")) and started.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(started.pid, signal.SIGINT)  # as a terminal does
-    _, told = started.communicate(timeout=30)
+    _, told = started.communicate(timeout=120)
     assert started.returncode == 130
     after_the_corpus = [line for line in told.splitlines() if not line.startswith("Data: ")]
     assert after_the_corpus == ["ngpt-lab: interrupted; the same command goes on with what is missing"]

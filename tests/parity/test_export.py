@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import NemotronConfig, NemotronForCausalLM
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.interop import export_weights, import_weights
+from ngpt_lab.interop import export_config, export_weights, import_weights
 from ngpt_lab.interop.hf_config import ACTIVATIONS
 from ngpt_lab.interop.nvidia import InterleavedRotary
 from ngpt_lab.models import GPT, NGPT, Decoder, Dims, Nemotron
@@ -40,7 +40,7 @@ def randomised(decoder: Decoder, seed: int = 0) -> Decoder:
 
 
 def as_transformers(decoder: Decoder, dtype: torch.dtype) -> NemotronForCausalLM:
-    state_dict, config = export_weights(decoder, "hf-nemotron")
+    state_dict, config = export_weights(decoder, "hf-nemotron"), export_config(decoder, "hf-nemotron")
     if config["tie_word_embeddings"]:  # a saved checkpoint leaves the repeated tensor out, load_state_dict wants it
         state_dict = {**state_dict, "lm_head.weight": state_dict["model.embed_tokens.weight"]}
     theirs = NemotronForCausalLM(NemotronConfig(**config)).to(dtype)
@@ -101,7 +101,7 @@ def test_a_saved_folder_of_an_exported_tied_nemotron_loads_into_transformers(tmp
 
 def test_what_was_imported_comes_back_bit_for_bit(hugging_face_golden):
     golden = hugging_face_golden
-    state_dict, config = export_weights(golden.decoder(), golden.kind)
+    state_dict, config = export_weights(golden.decoder(), golden.kind), export_config(golden.decoder(), golden.kind)
     assert set(state_dict) == set(golden.below("param."))
     for name, tensor in state_dict.items():
         assert tensor.is_contiguous()
@@ -117,7 +117,7 @@ def test_what_was_imported_comes_back_bit_for_bit(hugging_face_golden):
 @torch.no_grad()
 def test_the_default_pages_go_out_and_come_back(page, kind):
     decoder = randomised(page(DIMS).double())
-    back = import_weights(kind, *export_weights(decoder, kind))
+    back = import_weights(kind, export_weights(decoder, kind), export_config(decoder, kind))
     assert (back(TOKENS) - decoder(TOKENS)).abs().max() <= 1e-12 * decoder(TOKENS).abs().max()
 
 
@@ -134,7 +134,7 @@ def test_scales_of_other_starts_and_granularities_go_out_with_the_same_used_valu
             attention_bias=True,
         ).double()
     )
-    state_dict, config = export_weights(decoder, "hf-ngpt")
+    state_dict, config = export_weights(decoder, "hf-ngpt"), export_config(decoder, "hf-ngpt")
     assert config["attn_alpha_init_value"] == 0.5
     back = import_weights("hf-ngpt", state_dict, config)
     assert (back(TOKENS) - decoder(TOKENS)).abs().max() <= 1e-12 * decoder(TOKENS).abs().max()
