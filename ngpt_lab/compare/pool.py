@@ -97,12 +97,12 @@ def train_all(runs: Sequence[PlannedRun], tokens_per_step: int, workers: int) ->
 def feed(
     pool: ProcessPoolExecutor, runs: Sequence[PlannedRun], workers: int, show: Callable[[int], None]
 ) -> list[tuple[PlannedRun, BaseException]]:
-    """Hand out runs, never more than `workers` at a time so that none waits in the pool; returns those that failed.
+    """Hand out runs, never more than `workers` at a time so that none waits in the pool; returns the failed, in order.
 
     Raises:
         InputError: a process died.
     """
-    waiting, training, failed = deque(runs), dict[Future[None], PlannedRun](), []
+    waiting, training, failed = deque(runs), dict[Future[None], PlannedRun](), dict[PlannedRun, BaseException]()
     try:
         while waiting or training:
             while waiting and len(training) < workers:
@@ -113,7 +113,7 @@ def feed(
             errors = {future: error for future in ended if (error := future.exception())}
             if broken := next((error for error in errors.values() if isinstance(error, BrokenProcessPool)), None):
                 raise broken
-            failed += [(training[future], error) for future, error in errors.items()]
+            failed |= {training[future]: error for future, error in errors.items()}
             training = {future: run for future, run in training.items() if future not in ended}
             show(len(runs) - len(waiting) - len(training))
     except BrokenProcessPool as error:
@@ -122,7 +122,8 @@ def feed(
             f"a process that trained one of {names} was killed (out of memory?), and all were stopped: "
             "the same command goes on with what is missing"
         ) from error
-    return failed
+    # Not in the order in which they failed, which differs from one time to the next.
+    return [(run, failed[run]) for run in runs if run in failed]
 
 
 @contextmanager
