@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from scipy.stats import t as student
 
 from ngpt_lab.errors import InputError
@@ -30,8 +30,10 @@ class Arm:
     """
 
     def __init__(self, cli: DryCLI, device: torch.device, compiled: bool) -> None:
-        self.module, settings = cli.model.to(device), cli.settings
+        settings = cli.settings
         self.precision, self._plugin = precision(settings["trainer.precision"], device)
+        self.module = cli.model.to(device)
+        self._plugin.convert_module(self.module)  # in place
         self._clip = settings["trainer.gradient_clip_val"]
         self._optimizer = self.module.optimizer_factory.build(self.module)
         self._begun = 0
@@ -79,13 +81,17 @@ def precision(asked: Any, device: torch.device) -> tuple[str, Precision]:
     """The full name of `trainer.precision`, and what Lightning runs it with.
 
     Raises:
-        InputError: any but the two that are measured.
+        InputError: any but the three that are measured.
     """
     if str(asked) == "bf16-mixed":
         return "bf16-mixed", MixedPrecision("bf16-mixed", device.type)
+    if str(asked) == "bf16-true":
+        return "bf16-true", HalfPrecision("bf16-true")
     if str(asked) in ("32-true", "32"):
         return "32-true", Precision()
-    raise InputError(f"trainer.precision is {asked}, but the bench measures only 32-true and bf16-mixed: use one of them")
+    raise InputError(
+        f"trainer.precision is {asked}, but the bench measures only 32-true, bf16-mixed and bf16-true: use one of them"
+    )
 
 
 def load(args: Sequence[str]) -> DryCLI:

@@ -1,5 +1,6 @@
 """What the trainer iterates over: batches addressed by their number, and a fixed set of held-out windows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -34,22 +35,14 @@ class Rank:
 
 
 @dataclass
-class WindowLoader:
-    """Training batches k = 0, 1, ...: each `batch_size` windows over all ranks, of which it yields its rank's."""
+class NumberedBatches(ABC):
+    """Training batches k = 0, 1, ... without end; where it stands is one number."""
 
-    stream: Tensor
-    order: WindowOrder
-    batch_size: int
-    rank: Rank = field(default_factory=Rank)
-    next: int = 0
+    next: int = field(default=0, kw_only=True)
 
-    def __post_init__(self) -> None:
-        self.rank.share(self.batch_size, "--data.batch_size")
-
+    @abstractmethod
     def batch(self, k: int) -> Batch:
         """This rank's rows of batch k."""
-        starts = self.order.starts(k * self.batch_size, self.batch_size)
-        return cut(self.stream, self.rank.rows(starts), self.order.seq_len)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -66,6 +59,42 @@ class WindowLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on with the batch a state names."""
         self.next = state["next"]
+
+
+@dataclass
+class WindowLoader(NumberedBatches):
+    """Each batch is `batch_size` windows of one stream over all ranks, of which it yields its rank's."""
+
+    stream: Tensor
+    order: WindowOrder
+    batch_size: int
+    rank: Rank = field(default_factory=Rank)
+
+    def __post_init__(self) -> None:
+        self.rank.share(self.batch_size, "--data.batch_size")
+
+    def batch(self, k: int) -> Batch:
+        """See `NumberedBatches`."""
+        starts = self.order.starts(k * self.batch_size, self.batch_size)
+        return cut(self.stream, self.rank.rows(starts), self.order.seq_len)
+
+
+@dataclass
+class SwitchingLoader(NumberedBatches):
+    """`switch_every` batches of the first stream, as many of the second, of the first again, and so on.
+
+    A stream goes on where it was left, so that coming back to it does not mean reading the same windows again.
+    """
+
+    first: NumberedBatches
+    second: NumberedBatches
+    switch_every: int
+
+    def batch(self, k: int) -> Batch:
+        """See `NumberedBatches`."""
+        phase, within = divmod(k, self.switch_every)
+        rounds, second = divmod(phase, 2)
+        return (self.second if second else self.first).batch(rounds * self.switch_every + within)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ import os
 import platform
 import sysconfig
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-
-from torch import Tensor
 
 from ngpt_lab.data.corpora import Corpus, join, line_starts, stream
 from ngpt_lab.errors import InputError
@@ -37,9 +35,9 @@ def standard_library() -> Corpus:
     version = platform.python_version()
     return Corpus(
         source=f"standard library of Python {version}",
-        train=_stream(modules, modules.keys() - validation - test),
-        validation=_stream(modules, validation),
-        test=_stream(modules, test),
+        train=stream(join_modules(modules, modules.keys() - validation - test)),
+        validation=stream(join_modules(modules, validation)),
+        test=stream(join_modules(modules, test)),
         python=version,
     )
 
@@ -54,8 +52,18 @@ def read_modules(root: Path) -> dict[str, bytes]:
     """The text of each top-level module (a file or a package) by its name."""
     documents: dict[str, list[bytes]] = defaultdict(list)
     for path, document in read_documents(root).items():
-        documents[path.split("/")[0].removesuffix(".py")].append(document)
+        documents[module_of(path)].append(document)
     return {name: join(parts) for name, parts in documents.items()}
+
+
+def module_of(path: str) -> str:
+    """The top-level module that a file of the library belongs to."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def join_modules(modules: Mapping[str, bytes], names: Collection[str]) -> bytes:
+    """The texts of the modules of these names, in the order of the names."""
+    return b"".join(modules[name] for name in sorted(names))
 
 
 def held_out(modules: Mapping[str, bytes]) -> tuple[set[str], set[str]]:
@@ -110,7 +118,3 @@ def _fill(order: list[str], modules: Mapping[str, bytes]) -> set[str]:
 
 def _size(modules: Mapping[str, bytes], names: set[str]) -> int:
     return sum(len(modules[name]) for name in names)
-
-
-def _stream(modules: Mapping[str, bytes], names: set[str]) -> Tensor:
-    return stream(b"".join(modules[name] for name in sorted(names)))

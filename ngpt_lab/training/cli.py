@@ -144,6 +144,8 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Telemetry, "telemetry")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.set_defaults({"normalize_weights.every_n_steps": None, "checkpoint.save_last": True, "checkpoint.save_top_k": 1})
+        # A file called last.ckpt is the last one; Lightning would put a newer one beside it as last-v1.ckpt.
+        parser.set_defaults({"checkpoint.enable_version_counter": False})
 
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder and checkpoint before anything is built or written."""

@@ -21,6 +21,9 @@ from ngpt_lab.training.schedules import Schedule
 
 Batch = tuple[Tensor, Tensor]
 
+# What a data module's validation loaders are logged as, in their order.
+VALIDATION = ("val", "val_other")
+
 
 class BackboneModule(LightningModule, ABC):
     """Training of a decoder: optimizer, schedule, clipping, compilation.
@@ -125,6 +128,32 @@ class BackboneModule(LightningModule, ABC):
         return torch.stack(self._losses).mean()
 
 
+class Evaluation:
+    """Loss and accuracy of one held-out split, batch by batch.
+
+    No module: the sums stay in float32 also where a run stores the whole module in bfloat16, which has three digits.
+    """
+
+    def __init__(self) -> None:
+        # NaN counts as NaN: by default it would be left out of the mean ("disable" drops the weights, torchmetrics 1.9).
+        self.loss, self.accuracy = (MeanMetric(nan_strategy=math.nan) for _ in range(2))
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Count a batch: logits (B, T, V), targets (B, T)."""
+        self.loss.to(logits.device).update(cross_entropy(logits, targets), weight=targets.numel())
+        self.accuracy.to(logits.device).update((logits.argmax(dim=-1) == targets).float())
+
+    def compute(self, bytes_per_token: float | None) -> dict[str, Tensor]:
+        """The metrics of all batches since the last time; bits per byte where a token's bytes are known."""
+        loss = self.loss.compute()
+        metrics = {"loss": loss, "perplexity": loss.exp(), "accuracy": self.accuracy.compute()}
+        if bytes_per_token is not None:
+            metrics["bits_per_byte"] = loss / torch.log(torch.tensor(2.0)) / bytes_per_token
+        self.loss.reset()
+        self.accuracy.reset()
+        return metrics
+
+
 class LanguageModel(BackboneModule):
     """Next-token prediction with any backbone.
 
@@ -137,21 +166,20 @@ class LanguageModel(BackboneModule):
 
     def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
         super().__init__(backbone, optimizer, schedule, compile)
-        # NaN counts as NaN: by default it would be left out of the mean ("disable" drops the weights, torchmetrics 1.9).
-        self.eval_loss, self.eval_accuracy = (MeanMetric(nan_strategy=math.nan) for _ in range(2))
+        self.evaluations = {split: Evaluation() for split in (*VALIDATION, "test")}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of a batch, in nats."""
         tokens, targets = batch
         return self.keep_loss(self.backbone(tokens, targets))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count a batch towards the validation metrics."""
-        self._evaluate(batch)
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count a batch towards the validation metrics of its loader."""
+        self._evaluate(batch, VALIDATION[dataloader_idx])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count a batch towards the test metrics."""
-        self._evaluate(batch)
+        self._evaluate(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of every token, (B, T) in nats."""
@@ -161,32 +189,30 @@ class LanguageModel(BackboneModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log_evaluation("val")
+        loaders = self.trainer.val_dataloaders
+        self._log_evaluation(*VALIDATION[: len(loaders) if isinstance(loaders, list) else 1])
+        self.validated_at = self.trainer.global_step
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
         self._log_evaluation("test")
 
-    def _evaluate(self, batch: Batch) -> None:
+    def _evaluate(self, batch: Batch, split: str) -> None:
         tokens, targets = batch
-        logits = self.backbone(tokens)
-        self.eval_loss.update(cross_entropy(logits, targets), weight=targets.numel())
-        self.eval_accuracy.update((logits.argmax(dim=-1) == targets).float())
+        self.evaluations[split].update(self.backbone(tokens), targets)
 
-    def _log_evaluation(self, split: str) -> None:
-        loss = self.eval_loss.compute()
-        metrics = {"loss": loss, "perplexity": loss.exp(), "accuracy": self.eval_accuracy.compute()}
-        if (bytes_per_token := getattr(self.trainer.datamodule, "bytes_per_token", None)) is not None:  # type: ignore[attr-defined]
-            metrics["bits_per_byte"] = loss / torch.log(torch.tensor(2.0)) / bytes_per_token
-        named = {f"{split}/{name}": value for name, value in metrics.items()}
+    def _log_evaluation(self, *splits: str) -> None:
+        bytes_per_token = getattr(self.trainer.datamodule, "bytes_per_token", None)  # type: ignore[attr-defined]
+        named = {
+            f"{split}/{name}": value
+            for split in splits
+            for name, value in self.evaluations[split].compute(bytes_per_token).items()
+        }
         # Lightning would stamp the row with the step before; ours count the steps done.
         self.log_dict(named, logger=False)
         for logger in self.loggers:
             logger.log_metrics({name: float(value) for name, value in named.items()}, step=self.trainer.global_step)
         self.evaluated |= {name: float(value) for name, value in named.items()}
-        self.validated_at = self.trainer.global_step if split == "val" else self.validated_at
-        self.eval_loss.reset()
-        self.eval_accuracy.reset()
 
 
 def refuse_what_is_not_supported(trainer: Trainer) -> None:

@@ -81,6 +81,8 @@ def test_a_ratio_pairs_rounds() -> None:
         ("nemotron", (), ["--trainer.accumulate_grad_batches=3", "--trainer.gradient_clip_val=0.1"]),
         ("nemotron", ("fixed_norm",), ["--trainer.gradient_clip_val=0"]),
         ("ngpt", (), ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=null"]),
+        ("ngpt", (), ["--trainer.precision=bf16-true"]),
+        ("nemotron", (), ["--trainer.precision=bf16-true"]),
     ],
 )
 def test_the_measured_step_is_the_runs_own(tmp_path: Path, args, model, ablations, settings) -> None:  # type: ignore[no-untyped-def]
@@ -94,6 +96,14 @@ def test_the_measured_step_is_the_runs_own(tmp_path: Path, args, model, ablation
     trained = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     measured = arm.module.state_dict()
     assert {name: value for name, value in measured.items() if not torch.equal(value, trained[name])} == {}
+
+
+@pytest.mark.parametrize("model", ["ngpt", "nemotron"])
+def test_bf16_true_measures_a_model_stored_in_bfloat16(args, model) -> None:  # type: ignore[no-untyped-def]
+    arm = Arm(load(args(model, "--trainer.precision=bf16-true")), CPU, compiled=False)
+    arm.step()
+    assert arm.describe([1.0])["precision"] == "bf16-true"
+    assert {p.dtype for p in arm.module.parameters()} == {torch.bfloat16}
 
 
 def test_a_step_accumulates_and_then_projects_once(args, forwards, projections) -> None:  # type: ignore[no-untyped-def]
@@ -136,7 +146,7 @@ def test_an_arm_is_compiled_if_its_own_config_asks(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("--trainer.precision=16-mixed", "trainer.precision is 16-mixed, but .* only 32-true and bf16-mixed"),
+        ("--trainer.precision=16-mixed", "trainer.precision is 16-mixed, but .* only 32-true, bf16-mixed and bf16-true"),
         ("--trainer.accelerator=gpu", "trainer.accelerator is gpu, but this machine has no CUDA device"),
         ("--trainer.accelerator=mps", "trainer.accelerator is mps, but .* cpu, gpu, cuda or auto"),
     ],

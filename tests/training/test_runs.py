@@ -40,7 +40,7 @@ def test_every_metric_is_documented_and_every_documented_training_metric_is_logg
     patterns = {key: re.compile(re.sub(r"{(\w+)}", lambda name: fill[name[1]], key)) for key in METRICS}
     assert not [key for key in logged if not any(pattern.fullmatch(key) for pattern in patterns.values())]
     absent = {key for key, pattern in patterns.items() if not any(pattern.fullmatch(k) for k in logged)}
-    assert absent == {"scale/s_v/{layer}/{stat}", *(key for key in METRICS if key.startswith("test/"))}
+    assert absent == {"scale/s_v/{layer}/{stat}", *(key for key in METRICS if key.startswith(("test/", "val_other/")))}
 
 
 def test_a_run_records_what_it_was(fit: Fit, read: Readers) -> None:
@@ -119,6 +119,19 @@ def test_a_run_that_diverges_has_failed(fit: Fit, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "failed"
     assert record["final"]["val/loss"] is None
+
+
+@pytest.mark.parametrize("model", ["ngpt", "nemotron"])
+def test_weights_can_be_stored_in_bfloat16_and_losses_are_still_exact(model: str, fit: Fit, read: Readers) -> None:
+    folder = fit(model, "--trainer.precision=bf16-true", "--trainer.max_steps=40")
+    stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16}
+    assert read["losses"](folder)[-1] < read["losses"](folder)[0] - 1
+    final = json.loads((folder / "run.json").read_text())["final"]
+    assert all(value != torch.tensor(value).bfloat16().item() for key, value in final.items() if key != "val/accuracy")
+    if model == "ngpt":
+        # Rounding to bfloat16 takes a vector off the sphere by at most its precision.
+        assert max(row["sphere/weight_error"] for row in read["rows"](folder) if "sphere/weight_error" in row) < 2**-8
 
 
 def test_no_clipping_is_no_clipping(fit: Fit, read: Readers) -> None:
