@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ngpt_lab.analysis.equal_loss import Curve
 from ngpt_lab.analysis.runs import Run
-from ngpt_lab.analysis.statistics import Curve, Interval, paired_interval
+from ngpt_lab.analysis.statistics import Interval, paired_interval
 
 MEASURES = {
     "val/bits_per_byte": ("validation", "bits per byte"),

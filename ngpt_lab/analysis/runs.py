@@ -67,10 +67,15 @@ class Run:
         """The last val/* and test/* metrics."""
         return self.record.get("final") or {}
 
+    @property
+    def condition(self) -> Mapping[str, Any]:
+        """What a sweep set for every arm alike, dotted key -> value: runs are compared within one condition only."""
+        return sweep_labels(self.record).get("condition") or {}
+
 
 def load_run(folder: Path) -> Run:
     """Read one run folder; rows are read only of a finished run, because an interrupted one may end mid-row."""
-    record = _read_record(folder / RECORD)
+    record = read_record(folder)
     problem = _problem(record)
     metrics = pd.DataFrame() if problem else _read_metrics(folder / METRICS)
     name = _FOLDER_NAME.fullmatch(folder.resolve().name)
@@ -92,7 +97,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of one run folder, with every entry that a run which began to train has."""
+    path = folder / RECORD
     record = read_json(path)
     for key, kind in _RECORD_KEYS.items():
         if not isinstance(record.get(key), kind):
@@ -100,6 +107,12 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not {"class", "parameters"} <= record["model"].keys():
         raise InputError(f"{path} has no class and parameters under 'model': restore it or repeat the run.")
     return record
+
+
+def sweep_labels(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the sweep that planned a run wrote into its record: stage, base, condition, trial; empty for other runs."""
+    labels: Mapping[str, Any] = record.get("sweep") or {}
+    return labels
 
 
 def _problem(record: Mapping[str, Any]) -> str | None:
@@ -148,7 +161,7 @@ def name_arms(runs: Sequence[Run]) -> list[Run]:
 
 
 def refuse_duplicates(runs: Sequence[Run]) -> None:
-    """Refuse two runs of the same arm, budget and seed: they cannot be paired."""
+    """Refuse two runs of the same condition, arm, budget and seed: they cannot be paired."""
     for first, second in _collisions(runs):
         raise InputError(
             f"{first.folder} and {second.folder} are both {first.arm}, {first.budget} tokens, seed {first.seed}: "
@@ -157,10 +170,10 @@ def refuse_duplicates(runs: Sequence[Run]) -> None:
 
 
 def _collisions(runs: Iterable[Run]) -> list[tuple[Run, Run]]:
-    seen: dict[tuple[str, int, int], Run] = {}
+    seen: dict[tuple[str, str, int, int], Run] = {}
     pairs = []
     for run in runs:
-        key = (run.arm, run.budget, run.seed)
+        key = (json.dumps(run.condition, sort_keys=True), run.arm, run.budget, run.seed)
         if key in seen:
             pairs.append((seen[key], run))
         seen[key] = run

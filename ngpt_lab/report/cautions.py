@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ngpt_lab.analysis.runs import at_full_budget, of_arm
 from ngpt_lab.analysis.settings import settings_that_differ_within
-from ngpt_lab.report.comparison import Comparison
+from ngpt_lab.report.comparison import Condition
 from ngpt_lab.report.tuning import chosen_inside
 
 CLIPPED_SHARE_APART = 0.2
 PARAMETERS_APART_PERCENT = 0.5
+_SAID_OF_EACH = 3
+"""Of more arms than these the same thing is said once, with their names."""
 _SAME_FOR_ALL = {
     "data": "data",
     "device": "device",
@@ -21,24 +23,30 @@ _SAME_FOR_ALL = {
 }
 
 
-def cautions(comparison: Comparison, arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def cautions(condition: Condition, arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence for each thing that makes the comparison less fair or less complete; `arms` as in the summary."""
-    found = [_left_out(comparison)]
-    for candidate in comparison.candidates:
-        found += [
-            _parameters(candidate, comparison.baseline, arms),
-            _clipping(candidate, comparison.baseline, arms),
-            _seeds(candidate, comparison.baseline, arms),
-        ]
-    found += [_untuned(arms)] if comparison.candidates else []
-    found += [_within(comparison, arm) for arm in comparison.arms]
-    found += [_not_the_same(comparison, key, name) for key, name in _SAME_FOR_ALL.items()]
+    found: list[str | None] = [_no_baseline(condition)]
+    for said in (_parameters, _clipping, _seeds):
+        found += _folded({arm: said(arm, condition.baseline, arms) for arm in condition.candidates})
+    found += [_untuned(arms)] if condition.candidates else []
+    found += [_within(condition, arm) for arm in condition.arms]
+    found += [_not_the_same(condition, key, name) for key, name in _SAME_FOR_ALL.items()]
     return [sentence for sentence in found if sentence]
 
 
-def _left_out(comparison: Comparison) -> str | None:
-    count = len(comparison.unused)
-    return f"{count} run(s) are not finished or not usable and were left out; they are listed below." if count else None
+def _no_baseline(condition: Condition) -> str | None:
+    if condition.baseline in condition.arms:
+        return None
+    return f"The baseline {condition.baseline} has no finished run here, so nothing is compared."
+
+
+def _folded(told: Mapping[str, str | None]) -> list[str]:
+    """The sentences; of many, the first and the names of the other arms."""
+    said = {arm: sentence for arm, sentence in told.items() if sentence}
+    if len(said) <= _SAID_OF_EACH:
+        return list(said.values())
+    first, *others = said
+    return [f"{said[first]} The like holds for {len(others)} more: {', '.join(others)}."]
 
 
 def _parameters(candidate: str, baseline: str, arms: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -70,17 +78,29 @@ def _untuned(arms: Mapping[str, Mapping[str, Any]]) -> str | None:
     status = {arm: told["tuning"][max(told["tuning"])] for arm, told in arms.items()}
     if all(chosen_inside(text) for text in status.values()):
         return None
-    told = " ".join(f"{arm}: {text}." for arm, text in status.items())
-    return f"Part of any difference may come from how the settings were chosen. {told}"
+    return f"Part of any difference may come from how the settings were chosen. {_by_status(status)}"
 
 
-def _within(comparison: Comparison, arm: str) -> str | None:
-    keys = settings_that_differ_within(comparison.runs, arm)
+def _by_status(status: Mapping[str, str]) -> str:
+    if len(status) <= _SAID_OF_EACH:
+        return " ".join(f"{arm}: {text}." for arm, text in status.items())
+    owners: dict[str, list[str]] = {}
+    for arm, text in status.items():
+        owners.setdefault(text, []).append(arm)
+    return " ".join(f"{_some(names)}: {text}." for text, names in owners.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _SAID_OF_EACH else f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
+def _within(condition: Condition, arm: str) -> str | None:
+    keys = settings_that_differ_within(condition.runs, arm)
     return f"Runs of {arm} at the same budget differ among themselves in {', '.join(keys)}." if keys else None
 
 
-def _not_the_same(comparison: Comparison, key: str, name: str) -> str | None:
-    full = [run for arm in comparison.arms for run in at_full_budget(of_arm(comparison.runs, arm))]
+def _not_the_same(condition: Condition, key: str, name: str) -> str | None:
+    full = [run for arm in condition.arms for run in at_full_budget(of_arm(condition.runs, arm))]
     same = len({repr(_without_seeds(run.record.get(key))) for run in full}) == 1
     return None if same else f"Not every run has the same {name}."
 

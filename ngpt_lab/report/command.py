@@ -17,10 +17,10 @@ def main(arguments: list[str]) -> None:
     """
     options = parser().parse_args(arguments)
     # Loads matplotlib and pandas, which usage errors need not wait for.
-    from ngpt_lab.report import PAGE, collect_runs, is_comparison, write_report
+    from ngpt_lab.report import PAGE, collect_runs, is_planned, write_report
 
     first = options.folders[0]
-    if len(options.folders) == 1 and is_comparison(first) and options.out is None and options.baseline is None:
+    if len(options.folders) == 1 and is_planned(first) and options.out is None and options.baseline is None:
         print(write_report(first))
         return
     out = options.out or (first if len(options.folders) == 1 else DEFAULT_OUT)
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
 def parser() -> OptionParser:
     """The command's options."""
     parser = OptionParser(prog="ngpt-lab report", description="Write the report of runs that exist.")
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run folder, or one that compare made")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run folder, or one that compare or sweep made")
     parser.add_argument("--out", type=Path, help=f"the report's folder (DIR itself; {DEFAULT_OUT} for several)")
     parser.add_argument("--baseline", metavar="NAME", help="the arm the others are compared with")
     return parser

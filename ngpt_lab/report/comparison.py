@@ -1,51 +1,63 @@
-"""What a report is about: the usable runs by arm, and what there is beside them."""
+"""What a report is about: the usable runs by condition and arm, and what there is beside them."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ngpt_lab.analysis.runs import RECORD, Run, arms_of, load_run, name_arms, read_json, refuse_duplicates
+from ngpt_lab.analysis.results import condition_text, rows_of_runs
+from ngpt_lab.analysis.runs import Run, arms_of, refuse_duplicates
 from ngpt_lab.analysis.statistics import Ratio, round_ratio
 from ngpt_lab.errors import InputError
+from ngpt_lab.report.measures import ALL_MEASURES, CLAIM_MEASURE
+from ngpt_lab.report.sameness import refuse_other_data
+from ngpt_lab.report.sources import STEP_COST, TUNING, Collection, Trial, Unused, left_out, read_step_costs
+from ngpt_lab.report.trials import read_searched, trial_rows
 
-SPECIFICATION = "compare.json"
-STEP_COST = "step_cost.json"
-TUNING = "tuning.csv"
-
-
-@dataclass(frozen=True)
-class Unused:
-    """A run that the report leaves out, and why."""
-
-    name: str
-    reason: str
+Measured = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """Finished runs by arm, the baseline first in `arms`; step cost and search rows where there are any."""
+class Condition:
+    """Finished runs that may be compared with each other, the baseline first in `arms`.
 
+    Attributes:
+        name: of the settings that all these runs share and others do not; empty where there is one condition.
+        setting: the same, dotted key -> value.
+        arms: the baseline, where it has a run here, then the others.
+        runs: finished and usable.
+        baseline: the arm that the others are compared with, whether or not it has a run here.
+        step_cost: the interleaved measurement of a step; None where it was not measured under this condition.
+    """
+
+    name: str
+    setting: Mapping[str, Any]
     arms: tuple[str, ...]
     runs: tuple[Run, ...]
-    unused: tuple[Unused, ...]
+    baseline: str
     step_cost: Mapping[str, Any] | None
-    trials: pd.DataFrame | None
-    command: str
-
-    @property
-    def baseline(self) -> str:
-        """The arm that every other arm is compared with."""
-        return self.arms[0]
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The other arms."""
-        return self.arms[1:]
+        """The arms that are compared with the baseline; none where it has no run."""
+        return self.arms[1:] if self.baseline in self.arms else ()
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder."""
+        return re.sub(r"[^A-Za-z0-9._+=-]+", "-", self.name).strip("-.")
+
+    @cached_property
+    def finals(self) -> pd.DataFrame:
+        """One row a run, as in a sweep's results.csv; `condition` is the name."""
+        return rows_of_runs(self.runs).assign(condition=self.name)
 
     def step_seconds(self) -> dict[str, list[float]]:
         """Seconds a step of every measured arm, one per round."""
@@ -60,99 +72,100 @@ class Comparison:
         return round_ratio(seconds[candidate], seconds[self.baseline])
 
 
-def is_comparison(folder: Path) -> bool:
-    """Whether `ngpt-lab compare` made the folder."""
-    return (folder / SPECIFICATION).exists()
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Finished runs in one condition or several, and what there is beside them: those left out, searches, commands."""
+
+    conditions: tuple[Condition, ...]
+    metric: str
+    unused: tuple[Unused, ...]
+    trials: tuple[Trial, ...]
+    searched: pd.DataFrame | None
+    collection: Collection
+    command: str
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Every run that is used."""
+        return tuple(run for condition in self.conditions for run in condition.runs)
+
+    @cached_property
+    def finals(self) -> pd.DataFrame:
+        """The rows of every condition."""
+        return pd.concat([condition.finals for condition in self.conditions], ignore_index=True)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Every arm, in the order of the plan, the baseline first."""
+        return tuple(dict.fromkeys(arm for condition in self.conditions for arm in condition.arms))
+
+    @property
+    def baseline(self) -> str:
+        """The arm that every other arm is compared with."""
+        return self.conditions[0].baseline
 
 
-def read_comparison(folder: Path) -> Comparison:
-    """Every run that compare.json asks for; those not started or not finished are listed, not used."""
-    specification = _read_specification(folder / SPECIFICATION)
-    runs, missing = _load_asked(folder, specification)
-    arms = [specification["baseline"], *specification["arms"]]
-    return _assemble(runs, missing, arms, folder, specification.get("command") or "")
+def compare(collection: Collection, folder: Path, baseline: str | None = None, command: str = "") -> Comparison:
+    """The comparison of what was collected; `folder` is the report's, where a step's cost and a search may lie too.
 
+    Unless one is named or planned, the baseline is the first arm that is no nGPT.
 
-def _read_specification(path: Path) -> dict[str, Any]:
-    specification = read_json(path)
-    for key, kind in {"arms": dict, "baseline": str, "seeds": list, "budgets": list}.items():
-        if not isinstance(specification.get(key), kind):
-            raise InputError(f"{path} has no {key!r} of type {kind.__name__}: restore it or repeat the comparison.")
-    return specification
-
-
-def _load_asked(folder: Path, specification: Mapping[str, Any]) -> tuple[list[Run], list[Unused]]:
-    names = [
-        f"{arm}-{budget}-s{seed}"
-        for arm in specification["arms"]
-        for budget in specification["budgets"]
-        for seed in specification["seeds"]
-    ]
-    started = [name for name in names if (folder / "runs" / name / RECORD).exists()]
-    runs = [load_run(folder / "runs" / name) for name in started]
-    return runs, [Unused(name, "it was not started") for name in names if name not in started]
-
-
-def collect_runs(folders: Sequence[Path]) -> list[Run]:
-    """Runs of run folders and of whole comparison folders."""
-    runs: list[Run] = []
-    for folder in folders:
-        if is_comparison(folder):
-            runs += _load_asked(folder, _read_specification(folder / SPECIFICATION))[0]
-        else:
-            runs.append(load_run(folder))
-    return runs
-
-
-def compare_loose(folder: Path, runs: Sequence[Run], baseline: str | None, command: str) -> Comparison:
-    """Runs that no comparison planned; unless one is named, the baseline is the first arm that is no nGPT."""
-    named = name_arms(runs)
-    arms = arms_of(named)
+    Raises:
+        InputError: no run is usable, the baseline has none, or runs of one condition saw different data.
+    """
+    runs = collection.runs
+    refuse_duplicates(runs)
+    arms = list(dict.fromkeys([*collection.arms, *arms_of(runs)]))
     if baseline is not None and baseline not in arms:
         raise InputError(f"there is no arm {baseline!r} to be the baseline: the arms are {', '.join(arms)}.")
-    finished = [run for run in named if run.problem is None]
-    plain = [run.arm for run in finished if run.model.get("parametrisation") is None]
-    first = baseline or next(iter([*plain, *arms_of(finished)]), "")
-    return _assemble(named, [], [first, *arms], folder, command)
-
-
-def _assemble(runs: Sequence[Run], missing: Sequence[Unused], arms: Sequence[str], folder: Path, command: str) -> Comparison:
-    refuse_duplicates(runs)
     used = [run for run in runs if run.problem is None]
-    left_out = [Unused(run.folder.name, run.problem) for run in runs if run.problem is not None]
+    unused = (*(left_out(run) for run in runs if run.problem is not None), *collection.lost)
     if not used:
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in [*left_out, *missing][:3])
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in unused[:3])
         raise InputError(f"no finished run to report on ({reasons or 'no run given'}).")
-    present = arms_of(used)
-    if arms[0] not in present:
-        raise InputError(f"the baseline {arms[0]} has no finished run: finish one or name another baseline.")
+    first = baseline or _baseline(collection, used)
+    if first not in arms_of(used):
+        raise InputError(f"the baseline {first} has no finished run: finish one or name another baseline.")
+    searched = trial_rows(trial.record for trial in collection.trials)
     return Comparison(
-        arms=tuple(arm for arm in dict.fromkeys(arms) if arm in present),
-        runs=tuple(used),
-        unused=(*left_out, *missing),
-        step_cost=_read_step_cost(folder / STEP_COST),
-        trials=_read_trials(folder / TUNING),
-        command=command,
+        conditions=_conditions(used, [first, *arms], collection.step_costs or read_step_costs(folder / STEP_COST)),
+        metric=_metric(collection),
+        unused=unused,
+        trials=collection.trials,
+        searched=next((rows for rows in (searched, collection.searched) if rows is not None), read_searched(folder / TUNING)),
+        collection=collection,
+        command=command or "\n".join(collection.commands),
     )
 
 
-def _read_step_cost(path: Path) -> Mapping[str, Any] | None:
-    if not path.exists():
-        return None
-    measured = read_json(path)
-    try:
-        rounds = {len(arm["seconds"]) for arm in measured["arms"].values()}
-    except (KeyError, TypeError, AttributeError):
-        rounds = set()
-    if len(rounds) != 1 or 0 in rounds:
-        raise InputError(f"{path} needs the seconds of the same number of rounds for every arm: measure again.")
-    return measured
+def _baseline(collection: Collection, used: Sequence[Run]) -> str:
+    plain = [run.arm for run in used if run.model.get("parametrisation") is None]
+    return collection.baseline or next(iter([*plain, *arms_of(used)]))
 
 
-def _read_trials(path: Path) -> pd.DataFrame | None:
-    if not path.exists():
-        return None
-    try:
-        return pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as CSV ({error}): restore it or remove it.") from error
+def _metric(collection: Collection) -> str:
+    metric = collection.metric or CLAIM_MEASURE
+    if metric not in ALL_MEASURES:
+        raise InputError(f"there is no measure {metric!r} to compare by: the measures are {', '.join(ALL_MEASURES)}.")
+    return metric
+
+
+def _conditions(used: Sequence[Run], arms: Sequence[str], step_costs: Measured) -> tuple[Condition, ...]:
+    groups: dict[str, list[Run]] = {}
+    for run in used:
+        groups.setdefault(json.dumps(run.condition, sort_keys=True), []).append(run)
+    return tuple(_condition(runs, arms, step_costs, alone=len(groups) == 1) for runs in groups.values())
+
+
+def _condition(runs: Sequence[Run], arms: Sequence[str], step_costs: Measured, *, alone: bool) -> Condition:
+    refuse_other_data(runs)
+    setting = runs[0].condition
+    here = [told for told in step_costs if told.get("condition", {}) == setting or (alone and len(step_costs) == 1)]
+    return Condition(
+        name="" if alone else condition_text(setting) or "no condition",
+        setting=setting,
+        arms=tuple(arm for arm in dict.fromkeys(arms) if arm in arms_of(runs)),
+        runs=tuple(runs),
+        baseline=arms[0],
+        step_cost=here[0] if here else None,
+    )

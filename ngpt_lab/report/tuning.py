@@ -18,6 +18,25 @@ _SAME_BUDGET = 0.01
 """Budgets round to whole steps; 1% is the same budget."""
 
 
+def rows_for(searched: pd.DataFrame, arm: str, base: str | None, setting: Mapping[str, Any]) -> tuple[pd.DataFrame, str]:
+    """The trials that chose an arm's settings under one condition, and the arm they were trials of.
+
+    An arm that was not searched has what the searched arm of its base chose.
+    """
+    here = of_condition(searched, setting)
+    if "arm" not in here:
+        return here, arm
+    own = here[here["arm"] == arm]
+    if own.empty and base and "base" in here:
+        own = here[here["base"] == base]
+    return own, arm if own.empty else str(own["arm"].iloc[0])
+
+
+def of_condition(searched: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
+    """The trials that were run under one condition; a search that does not tell its condition counts for all."""
+    return searched[_agrees(searched, [key for key in setting if key in searched], setting)]
+
+
 def tuning_status(arm_settings: Mapping[str, Any], rows: pd.DataFrame | None, budget: int) -> str:
     """One clause on how an arm's settings were chosen for runs of `budget` tokens.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from ngpt_lab.analysis.results import METRICS, SCALES
 
 ROW_COUNT = 20
 LAYERS = 3
@@ -99,3 +102,25 @@ def write_run() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def made_rows() -> Callable[..., pd.DataFrame]:
+    """Rows of results.csv from arm -> losses by seed (1, 2, ...), finished at one budget; keywords replace columns."""
+
+    def make(losses: Mapping[str, Sequence[float]], budget: int = 409_600, **changes: Any) -> pd.DataFrame:
+        found = [
+            {
+                **{"stage": "final", "name": f"{arm}-{budget}-s{seed}", "id": "0f", "base": arm, "ablation": "", "arm": arm},
+                **{"condition": "", "budget": budget, "seed": seed, "status": "finished", "error": "", "tokens": budget},
+                **{"steps": budget // 2048, "parameters": 856_000, "flops_per_token": 5_000_000, "wall_time_s": 10.5},
+                **dict.fromkeys(METRICS, loss),
+                **{"clipped_share": 0.5, **dict.fromkeys(SCALES)},
+            }
+            | changes
+            for arm, of_seeds in losses.items()
+            for seed, loss in enumerate(of_seeds, start=1)
+        ]
+        return pd.DataFrame(found).astype(dict.fromkeys(SCALES, float))
+
+    return make

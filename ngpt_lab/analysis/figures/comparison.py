@@ -10,44 +10,49 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ngpt_lab.analysis.equal_loss import EqualLoss
+from ngpt_lab.analysis.figures.legends import legend, legend_beside
+from ngpt_lab.analysis.figures.series import seed_lines
 from ngpt_lab.analysis.figures.style import (
     REFERENCE_LINE,
     ArmStyle,
     arm_styles,
     budgets_axis,
+    folded,
     from_zero,
-    legend,
-    legend_beside,
     panels,
-    seed_lines,
     single,
     tokens_axis,
 )
 from ngpt_lab.analysis.frames import MEASURES, history, paired_difference
 from ngpt_lab.analysis.runs import Run, at_full_budget
-from ngpt_lab.analysis.statistics import EqualLoss, Interval
+from ngpt_lab.analysis.statistics import Interval
 
-_SPREAD = 0.02
-"""How far arms stand apart, as a share of the x value, so that dots do not hide each other."""
+_SPREAD, _ALL = 0.02, 0.4
+"""How far arms stand apart as a share of the x value, so that dots do not hide each other: each from the next, and all."""
 
 
 def final_loss(finals: pd.DataFrame, arms: Sequence[str], measure: str = "val/bits_per_byte") -> Figure | None:
     """Final loss against budget, a dot a run, a line through the means; `finals` from `final_losses`."""
-    rows = finals.dropna(subset=[measure])
+    rows = finals[finals["arm"].isin(arms)].dropna(subset=[measure])
     if rows.empty:
         return None
     figure, axes = single()
     for place, (arm, style) in enumerate(arm_styles(arms).items()):
         own = rows[rows["arm"] == arm]
-        aside = 1 + _SPREAD * (place - (len(arms) - 1) / 2)
+        aside = _aside(place, len(arms), _SPREAD)
         axes.plot(own["budget"] * aside, own[measure], style.marker, color=style.colour, alpha=0.6, label=arm)
         mean = own.groupby("budget")[measure].mean()
-        axes.plot(mean.index * aside, mean, color=style.colour, linewidth=1.5, marker="_", markersize=16)
+        axes.plot(mean.index * aside, mean, color=style.colour, linestyle=style.line, linewidth=1.5, marker="_", markersize=16)
     budgets_axis(axes, sorted(rows["budget"].unique()))
     split, unit = MEASURES[measure]
     axes.set_ylabel(f"final {split} loss ({unit})")
     legend_beside(axes)
     return figure
+
+
+def _aside(place: int, count: int, step: float) -> float:
+    return 1 + min(step, _ALL / count) * (place - (count - 1) / 2)
 
 
 def paired_differences(finals: pd.DataFrame, arms: Sequence[str]) -> Figure | None:
@@ -64,7 +69,7 @@ def paired_differences(finals: pd.DataFrame, arms: Sequence[str]) -> Figure | No
     figure, axes = single()
     axes.axhline(0, **REFERENCE_LINE)
     for place, (measure, arm, style, points) in enumerate(drawn):
-        aside = 1 + 2 * _SPREAD * (place - (len(drawn) - 1) / 2)
+        aside = _aside(place, len(drawn), 2 * _SPREAD)
         _draw_intervals(axes, points, style, aside, f"{arm} - {arms[0]}, {MEASURES[measure][0]}", measure)
     budgets_axis(axes, budgets)
     axes.set_ylabel("difference (bits per byte)\nbelow 0: lower loss than the baseline")
@@ -97,7 +102,8 @@ def _draw_intervals(
 def loss_curves(runs: Sequence[Run], arms: Sequence[str]) -> Figure | None:
     """Training and validation loss against tokens, full-budget runs: every seed light, their mean on top."""
     names = {"train/loss": "training", "val/loss": "validation"}
-    rows = {name: frame for key, name in names.items() if not (frame := history(at_full_budget(runs), key)).empty}
+    shown = [run for run in at_full_budget(runs) if run.arm in arms]
+    rows = {name: frame for key, name in names.items() if not (frame := history(shown, key)).empty}
     if not rows:
         return None
     figure, [row] = panels(1, len(rows))
@@ -127,7 +133,7 @@ def tokens_to_equal_loss(readings: Mapping[str, EqualLoss], arms: Sequence[str])
         axes.plot(seeds, [height - 0.18] * len(seeds), style.marker, color=style.colour, alpha=0.4)
         bounds = [[reading.ratio - reading.low], [reading.high - reading.ratio]]
         axes.errorbar([reading.ratio], [height], xerr=bounds, fmt=style.marker, color=style.colour, capsize=4)
-    axes.set_yticks(range(len(claimed)), list(claimed))
+    axes.set_yticks(range(len(claimed)), [folded(arm, 34) for arm in claimed], parse_math=False)
     axes.set_ylim(-0.6, len(claimed) - 0.4)
     axes.set_xlabel(f"tokens that {arms[0]} needs / tokens that the arm needs, at equal loss (above 1: arm faster)")
     return figure

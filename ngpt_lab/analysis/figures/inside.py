@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ngpt_lab.analysis.figures.legends import legend, legend_beside
+from ngpt_lab.analysis.figures.series import mean_over_seeds, seed_lines
 from ngpt_lab.analysis.figures.style import (
     arm_styles,
+    filled_panels,
     from_zero,
     layer_colours,
-    legend,
-    legend_beside,
-    mean_over_seeds,
+    panel_title,
     panels,
-    seed_lines,
     single,
     tokens_axis,
     whole_decades,
@@ -40,7 +40,7 @@ _LAYERS_NAMED = 8
 
 def eigen_rates_by_layer(runs: Sequence[Run], arms: Sequence[str]) -> Figure | None:
     """Mean |alpha| per layer when training ends: a light dot a seed, a line through the means."""
-    present = _present(runs, EIGEN_RATES)
+    present = _present(_shown(runs, arms), EIGEN_RATES)
     if not present:
         return None
     figure, [row] = panels(1, len(present))
@@ -72,7 +72,7 @@ def scales_over_time(runs: Sequence[Run], arms: Sequence[str]) -> Figure | None:
 
 def norm_error(runs: Sequence[Run], arms: Sequence[str]) -> Figure | None:
     """Largest departure of a weight vector from unit norm, against tokens, on a log axis."""
-    rows = history(at_full_budget(runs), "sphere/weight_error")
+    rows = history(_shown(runs, arms), "sphere/weight_error")
     rows = rows[rows["value"].astype(float) > 0]
     if rows.empty:
         return None
@@ -85,7 +85,7 @@ def norm_error(runs: Sequence[Run], arms: Sequence[str]) -> Figure | None:
 
 def clipped_share(runs: Sequence[Run], arms: Sequence[str]) -> Figure | None:
     """Share of all steps so far whose gradient was clipped, against tokens."""
-    rows = history(at_full_budget(runs), "train/clipped_share")
+    rows = history(_shown(runs, arms), "train/clipped_share")
     if rows.empty:
         return None
     figure, axes = single()
@@ -93,6 +93,10 @@ def clipped_share(runs: Sequence[Run], arms: Sequence[str]) -> Figure | None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("share of steps so far\nwhose gradient was clipped")
     return figure
+
+
+def _shown(runs: Sequence[Run], arms: Sequence[str]) -> list[Run]:
+    return [run for run in at_full_budget(runs) if run.arm in arms]
 
 
 def _lines_by_arm(axes: Axes, rows: pd.DataFrame, arms: Sequence[str]) -> None:
@@ -115,15 +119,11 @@ def _layers_over_time(runs: Sequence[Run], arms: Sequence[str], names: Mapping[s
         return None
     # An arm with fewer scales than another would leave panels empty, so every panel is placed by itself.
     flat = [(arm, title, rows) for arm, found in drawn.items() for title, rows in found.items()]
-    columns = len(flat) if len(flat) <= 3 else 2
-    figure, grid = panels(-(-len(flat) // columns), columns)
-    places = [axes for row in grid for axes in row]
-    for axes, (arm, title, rows) in zip(places, flat, strict=False):
+    figure, places = filled_panels(len(flat), len(flat) if len(flat) <= 3 else 2)
+    for axes, (arm, title, rows) in zip(places, flat, strict=True):
         _draw_layers(axes, rows)
         axes.set_ylabel(title)
-        axes.set_title(arm, fontsize=10, color=arm_styles(arms)[arm].colour, loc="left")
-    for axes in places[len(flat) :]:
-        axes.remove()
+        panel_title(axes, arm, arm_styles(arms)[arm].colour)
     return figure
 
 
