@@ -1,6 +1,7 @@
 """The command line: hands each command to the module that carries it out, and turns bad input into one sentence."""
 
 import sys
+from importlib import import_module
 
 from ngpt_lab.errors import InputError
 
@@ -11,11 +12,26 @@ COMMANDS = """usage: ngpt-lab COMMAND ...
   test       evaluate a checkpoint on the test split
   predict    write the loss of every test token
   compare    train arms on the same batches and report which is better, by how much, at what cost
+  sweep      carry out the runs of a specification that are not finished, and report
+  status     how far a sweep, a comparison or a run is
+  diff       what differs between two runs
   report     the report of runs that exist
+  tables     redraw a sweep's tables from its results.csv
   bench      measure the cost of a training step
 
 ngpt-lab COMMAND --help tells more.
 """
+OF_LIGHTNING = ("fit", "validate", "test", "predict")
+MODULES = {
+    "compare": "ngpt_lab.compare.command",
+    "sweep": "ngpt_lab.sweep.command",
+    "status": "ngpt_lab.sweep.status",
+    "diff": "ngpt_lab.sweep.diff",
+    "report": "ngpt_lab.report.command",
+    "tables": "ngpt_lab.analysis.tables_command",
+    "bench": "ngpt_lab.bench.command",
+}
+GO_ON = ("compare", "sweep")
 
 
 def run(arguments: list[str]) -> None:
@@ -25,23 +41,13 @@ def run(arguments: list[str]) -> None:
         InputError: bad input.
     """
     command = arguments[0] if arguments else "--help"
-    # Each command imports what it needs: help and errors come without loading torch.
-    if command in ("fit", "validate", "test", "predict"):
+    # Each command imports what it needs: help, status and errors come without loading torch.
+    if command in OF_LIGHTNING:
         from ngpt_lab.training.cli import CLI
 
         CLI(arguments)
-    elif command == "compare":
-        from ngpt_lab.compare import main as compare
-
-        compare(arguments[1:])
-    elif command == "report":
-        from ngpt_lab.report.command import main as report
-
-        report(arguments[1:])
-    elif command == "bench":
-        from ngpt_lab.bench.command import main as bench
-
-        bench(arguments[1:])
+    elif command in MODULES:
+        import_module(MODULES[command]).main(arguments[1:])
     elif command in ("-h", "--help"):
         print(COMMANDS, end="")
     else:
@@ -57,6 +63,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"ngpt-lab: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        again = "; the same command goes on with what is missing" if words[:1] == ["compare"] else ""
+        again = "; the same command goes on with what is missing" if words[:1] and words[0] in GO_ON else ""
         print(f"ngpt-lab: interrupted{again}", file=sys.stderr)
         sys.exit(130)

@@ -21,9 +21,9 @@ from typing import Any
 
 import pandas as pd
 
-from ngpt_lab.compare.pool import environment
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
+from ngpt_lab.sweep.train import environment
 from ngpt_lab.training.arms import arm_arguments, shipped
 
 HERE = Path(__file__).parent

@@ -53,17 +53,15 @@ def carry_out(plan: "Plan", workers: int | None, rounds: int) -> None:
         InputError: runs failed.
     """
     from ngpt_lab.bench.step import measure
-    from ngpt_lab.compare.pool import FailedRunsError, default_workers, quiet, train_all
     from ngpt_lab.report import write_report
+    from ngpt_lab.sweep.train import quiet
 
     console = Console()
     counts = f"{len(plan.arms)} arms x {len(plan.budgets)} budgets x {len(plan.seeds)} seeds"
     console.print(f"{counts}, on {plan.data['source']}, in {plan.folder}")
-    if workers is None:
-        workers = default_workers(len(plan.runs), plan.settings[plan.baseline]["trainer.accelerator"])
     try:
-        train_all(plan.runs, plan.tokens_per_step, workers)
-    except FailedRunsError:
+        train(plan, workers)
+    except InputError:
         with suppress(InputError):  # where there is nothing to report on, the failure says enough
             console.print(f"the report of the others: {write_report(plan.folder)}")
         raise
@@ -75,6 +73,28 @@ def carry_out(plan: "Plan", workers: int | None, rounds: int) -> None:
     page = write_report(plan.folder)
     console.print(json.loads((plan.folder / "summary.json").read_text())["claim"])
     console.print(f"the report: {page}")
+
+
+def train(plan: "Plan", workers: int | None) -> None:
+    """Train what is not trained, side by side.
+
+    Each run has one CPU thread: two runs side by side use two cores better than one run on both.
+
+    Raises:
+        InputError: runs failed; all others are finished.
+    """
+    from ngpt_lab.sweep.executor import serve
+    from ngpt_lab.sweep.pool import LocalPool, default_workers
+
+    left = [run for run in plan.runs if not run.finished]
+    if not left:
+        return
+    accelerator = plan.settings[plan.baseline]["trainer.accelerator"]
+    with LocalPool(workers or default_workers(len(plan.runs), accelerator), accelerator, threads=1) as pool:
+        failed = serve(left, pool, retry=True)
+    if failed:
+        run, error = failed[0]
+        raise InputError(f"{len(failed)} of {len(left)} runs failed; the first, {run.folder}, with {error}")
 
 
 def read_rows(file: Path) -> bytes:

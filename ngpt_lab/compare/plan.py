@@ -7,33 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngpt_lab.compare.fairness import check_finishes, check_same, check_sizes
 from ngpt_lab.compare.lock import LOCK
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
+from ngpt_lab.sweep.fairness import check_finishes, check_same, check_sizes
+from ngpt_lab.sweep.run import PlannedRun
 from ngpt_lab.training.arms import arm_arguments
 from ngpt_lab.training.cli import DryCLI
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of a comparison."""
-
-    arm: str
-    budget: int
-    seed: int
-    folder: Path
-    arguments: tuple[str, ...]
-
-    @property
-    def finished(self) -> bool:
-        """Whether its record says so, and that no step is missing."""
-        file = self.folder / "run.json"
-        if not file.is_file():
-            return False
-        record = json.loads(file.read_text())
-        whole = record.get("steps", 0) * record.get("tokens_per_step", 0)
-        return record.get("status") == "finished" and record.get("tokens") == whole
 
 
 @dataclass(frozen=True)
@@ -61,16 +41,9 @@ class Plan:
 
     def _run(self, arm: str, budget: int, seed: int) -> PlannedRun:
         steps = budget // self.tokens_per_step
+        chosen = [f"--seed_everything={seed}", f"--data.seed={seed}", f"--trainer.max_steps={steps}"]
         folder = self.folder / "runs" / f"{arm}-{budget}-s{seed}"
-        arguments = [
-            *self.arms[arm],
-            f"--seed_everything={seed}",
-            f"--data.seed={seed}",
-            f"--trainer.max_steps={steps}",
-            f"--trainer.default_root_dir={folder}",
-            "--trainer.enable_progress_bar=false",
-        ]
-        return PlannedRun(arm, budget, seed, folder, tuple(arguments))
+        return PlannedRun(folder, (*self.arms[arm], *chosen), steps, {"arm": arm, "budget": budget})
 
     def identity(self) -> dict[str, Any]:
         """All that decides the results; two plans with the same identity are the same comparison."""

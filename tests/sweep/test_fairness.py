@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ngpt_lab.compare.fairness import SCHEDULE, check_finishes, check_same
 from ngpt_lab.errors import InputError
+from ngpt_lab.sweep.fairness import SCHEDULE, check_finishes, check_same
 
 TOKENS_PER_STEP, SMALLEST = 512, 5120
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from ngpt_lab.cli import main
-from ngpt_lab.compare import pool
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CALLBACKS = """
@@ -95,16 +94,17 @@ def test_ctrl_c_stops_all_at_once_and_the_same_command_goes_on(tmp_path: Path) -
     assert len(statuses(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("end", ["Killed", "Terminated"])
-def test_a_process_that_dies_ends_the_comparison(
-    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("end", "number"), [("Killed", 9), ("Terminated", 15)])
+def test_a_process_that_dies_costs_its_own_run_alone(
+    end: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "deadly.py").write_text(CALLBACKS)
     monkeypatch.syspath_prepend(tmp_path)
     config = f"trainer: {{callbacks: [{{class_path: deadly.{end}}}]}}"
-    told = refused(command(tmp_path, config, [1024, 2048], workers=1), capsys)
-    assert f"{tmp_path / 'out' / 'runs' / 'odd-2048-s1'} was killed" in told
-    assert [path.name for path in (tmp_path / "out" / "runs").iterdir()] == ["odd-2048-s1"]
+    told = refused(command(tmp_path, config, [1024], workers=1), capsys)
+    assert f"1 of 2 runs failed; the first, {tmp_path / 'out' / 'runs' / 'odd-1024-s1'}, with its process was killed" in told
+    assert f"signal {number}" in told
+    assert statuses(tmp_path) == {"odd-1024-s1": "failed", "plain-1024-s1": "finished"}
     assert not (tmp_path / "out" / "compare.lock").exists()
 
 
@@ -134,21 +134,3 @@ def test_a_run_that_stops_early_is_a_failed_run(
     config = "trainer: {callbacks: [{class_path: early.Stopped}]}"
     assert "1 of 2 runs failed" in (told := refused(command(tmp_path, config, [2048], workers=2), capsys))
     assert "stopped before its last step" in told
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "gpu", "expected"),
-    [("auto", False, 3), ("auto", True, 1), ("gpu", True, 1), ("cuda", True, 1), ("cpu", True, 3)],
-)
-def test_runs_go_side_by_side_on_the_cores_this_process_may_use(
-    accelerator: str, gpu: bool, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
-    assert pool.default_workers(18, accelerator) == expected
-
-
-def test_never_more_workers_than_runs_or_than_windows_can_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(128)), raising=False)
-    assert pool.default_workers(2, "cpu") == 2
-    assert pool.default_workers(100, "cpu") == 61

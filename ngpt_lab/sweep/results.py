@@ -1,0 +1,273 @@
+"""results.csv, one row a run of a sweep, and tuning.csv, one row a trial: enough to redraw every table without the runs."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ngpt_lab.analysis.table_settings import TABLE_SETTINGS
+from ngpt_lab.errors import InputError
+from ngpt_lab.files import atomic_file, write_atomically
+from ngpt_lab.sweep.claims import EXPIRY, is_dead, newest
+from ngpt_lab.sweep.records import (
+    ENDED,
+    METRICS,
+    RECORD,
+    label,
+    newest_row,
+    number,
+    part,
+    read_object,
+    read_rows,
+    state,
+)
+
+SWEEP = "sweep.json"
+CLAIMS = "claims"
+RESULTS = "results.csv"
+TUNING = "tuning.csv"
+PLANNED = ("stage", "name", "id", "base", "ablation", "arm", "condition", "budget", "seed")
+STATE = ("status", "error", "tokens", "steps", "parameters", "flops_per_token", "wall_time_s")
+FINAL = ("val/loss", "val/bits_per_byte", "val/accuracy", "test/loss", "test/bits_per_byte", "test/accuracy")
+SCALES = {
+    "mean/attention_alpha": "eigen/attention_alpha/",
+    "mean/mlp_alpha": "eigen/mlp_alpha/",
+    "mean/s_qk": "scale/s_qk/",
+    "mean/s_u": "scale/s_u/",
+    "mean/s_v": "scale/s_v/",
+    "mean/s_z": "scale/s_z/",
+}
+MEASURED = ("train/loss", *FINAL, "clipped_share", *SCALES)
+_VARIED = ("condition", "point", "trial")
+_LAST = 0.1
+"""Share of a run over whose end the training loss is averaged."""
+
+Row = dict[str, str]
+
+
+def write_results(folder: Path) -> Path:
+    """Write results.csv, and tuning.csv where the sweep has trials, from what the runs have left so far; returns its path.
+
+    The file's time is the moment before the first run was looked at: a run.json older than that has not changed since
+    (see `ended_rows`), by the clock of the file system, which several machines share.
+
+    Raises:
+        InputError: the folder holds no sweep.
+    """
+    sweep = read_sweep(folder)
+    with atomic_file(folder / RESULTS) as file:
+        began = os.stat(file.name).st_mtime_ns
+        rows = result_rows(folder, sweep)
+        file.write(_csv(columns(sweep), rows))
+        file.flush()
+        os.utime(file.name, ns=(began, began))
+    if any(run.get("stage") == "tune" for run in sweep["runs"]):
+        header = ["arm", "seed", "budget", "lr", "val_loss", *_tuned(sweep)]
+        write_atomically(folder / TUNING, _csv(header, _trials(folder, sweep, rows)))
+    return folder / RESULTS
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """The content of sweep.json.
+
+    Raises:
+        InputError: there is none that can be read.
+    """
+    sweep, problem = read_object(folder / SWEEP)
+    runs = sweep.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(run, dict) and isinstance(run.get("folder"), str) for run in runs):
+        raise InputError(f"{folder / SWEEP} lists no runs{f' ({problem})' if problem else ''}: start the sweep again")
+    return sweep
+
+
+def read_results(path: Path) -> tuple[list[str], list[Row]]:
+    """The columns and rows of a CSV file, every cell as text; both empty where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row and None not in row.values()]
+            return list(reader.fieldnames or ()), rows
+    except (OSError, ValueError, csv.Error):
+        return [], []
+
+
+def columns(sweep: Mapping[str, Any]) -> list[str]:
+    """The columns of results.csv."""
+    return [*PLANNED, *STATE, *MEASURED, *_settings_shown(sweep)]
+
+
+def result_rows(folder: Path, sweep: Mapping[str, Any]) -> list[Row]:
+    """The rows of results.csv, in the order of the plan."""
+    known, claims = ended_rows(folder, sweep), newest(folder / CLAIMS)
+    varied, shown = _keys(sweep["runs"], *_VARIED), _settings_shown(sweep)
+    rows = []
+    for run in sweep["runs"]:
+        name = run["folder"]
+        row = known.get(name) or _read_run(folder / "runs" / name, run, shown, claims.get(name))
+        rows.append({**row, **_planned(run, varied)})
+    return rows
+
+
+def ended_rows(folder: Path, sweep: Mapping[str, Any]) -> dict[str, Row]:
+    """The rows of ended runs that still hold in the results.csv there is, by the name of the run's folder.
+
+    A run.json that is not older than the rows may be that of a run trained again.
+    """
+    path = folder / RESULTS
+    try:
+        written = path.stat().st_mtime_ns  # before it is read: it may be replaced
+    except OSError:
+        return {}
+    header, rows = read_results(path)
+    if header != columns(sweep):
+        return {}
+    ended = {(row["name"], row["id"]): row for row in rows if row["status"] in ENDED}
+    found = ((run["folder"], ended.get((_cell(run.get("name")), _cell(run.get("id"))))) for run in sweep["runs"])
+    return {name: row for name, row in found if row and _is_older(folder / "runs" / name / RECORD, written)}
+
+
+def _settings_shown(sweep: Mapping[str, Any]) -> list[str]:
+    """The dotted keys that vary, then those that the tables show."""
+    return list(dict.fromkeys([*_keys(sweep["runs"], *_VARIED), *TABLE_SETTINGS]))
+
+
+def is_held(claim: Path | None) -> bool:
+    """Whether a worker that lives holds a run by this claim, its newest."""
+    return claim is not None and not is_dead(claim, EXPIRY)
+
+
+def _is_older(path: Path, written: int) -> bool:
+    try:
+        return path.stat().st_mtime_ns < written
+    except OSError:
+        return False
+
+
+def _planned(run: Mapping[str, Any], keys: Sequence[str]) -> Row:
+    condition = "; ".join(f"{label(key, keys)}={_cell(value)}" for key, value in part(run, "condition").items())
+    return {column: condition if column == "condition" else _cell(run.get(column)) for column in PLANNED}
+
+
+def _read_run(place: Path, run: Mapping[str, Any], keys: Sequence[str], claim: Path | None) -> Row:
+    """All cells of a run but the planned ones; measures of finished runs alone, because only those can be compared."""
+    record, problem = read_object(place / RECORD)
+    status, error = state(record, problem, lambda: is_held(claim))
+    model = part(record, "model")
+    done: Mapping[str, Any] = record
+    measures: dict[str, Any] = {}
+    if status == "finished":
+        measures, error = _measures(place, record)
+    elif status in ("running", "interrupted"):
+        row = newest_row(place / METRICS)
+        done = {"tokens": row.get("tokens"), "wall_time_s": row.get("time")}
+    cells = {
+        "status": status,
+        "error": error,
+        "tokens": done.get("tokens"),
+        "steps": run.get("steps"),
+        "parameters": model.get("parameters", run.get("parameters")),
+        "flops_per_token": model.get("flops_per_token"),
+        "wall_time_s": done.get("wall_time_s"),
+        **dict.fromkeys(MEASURED),
+        **measures,
+        **_settings(run, record, keys),
+    }
+    return {name: _cell(value) for name, value in cells.items()}
+
+
+def _settings(run: Mapping[str, Any], record: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """What a run has for each key: what the plan or the tuning says, else what it was trained with."""
+    chosen = part(part(record, "sweep"), "chosen")
+    known = part(record, "settings") | chosen | part(run, "condition") | part(run, "point") | part(run, "trial")
+    return {key: known.get(key) for key in keys}
+
+
+def _measures(place: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What a finished run measured, and what of it cannot be read."""
+    rows, problem = read_rows(place / METRICS)
+    trained = [row for row in rows if "train/loss" in row]
+    steps = number(record, "steps") or 0
+    losses = [number(row, "train/loss") for row in trained if row["step"] > steps * (1 - _LAST)]
+    last = trained[-1] if trained else {}
+    known = [loss for loss in losses if loss is not None]
+    final = part(record, "final")
+    return {
+        "train/loss": fmean(known) if known and len(known) == len(losses) else None,
+        **{name: final.get(name) for name in FINAL},
+        "clipped_share": last.get("train/clipped_share"),
+        **{name: _mean_size(last, prefix) for name, prefix in SCALES.items()},
+    }, problem
+
+
+def _mean_size(row: Mapping[str, Any], prefix: str) -> float | None:
+    """The mean magnitude of a scale over its layers."""
+    values = [number(row, key) for key in row if key.startswith(prefix) and key.endswith("/mean_abs")]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _trials(folder: Path, sweep: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
+    """The rows of tuning.csv: each trial that ended, for every arm that takes its settings from it."""
+    keys, trials = _tuned(sweep), []
+    for run, row in zip(sweep["runs"], rows, strict=True):
+        if run.get("stage") != "tune" or row["status"] not in ENDED:
+            continue
+        loss = row["val/loss"] if row["status"] == "finished" else ""
+        cells = {"seed": row["seed"], "budget": row["budget"], "lr": _learning_rate(folder, run), "val_loss": loss}
+        cells |= {key: row[key] for key in keys}
+        trials += [{"arm": arm, **cells} for arm in _served(sweep, run)]
+    return trials
+
+
+def _served(sweep: Mapping[str, Any], trial: Mapping[str, Any]) -> list[str]:
+    """The arms that take their settings from a trial: its own, and where bases are tuned, the others of its base."""
+    arms = [str(trial.get("arm"))]
+    if part(sweep, "tune").get("by") == "base":
+        same = ("base", "budget", "condition")
+        finals = [run for run in sweep["runs"] if run.get("stage") != "tune"]
+        arms += [str(run.get("arm")) for run in finals if all(run.get(key) == trial.get(key) for key in same)]
+    return list(dict.fromkeys(arms))
+
+
+def _tuned(sweep: Mapping[str, Any]) -> list[str]:
+    """The keys that tell trials apart: what is tried, and the condition it is tried under."""
+    return _keys([run for run in sweep["runs"] if run.get("stage") == "tune"], "trial", "condition")
+
+
+def _learning_rate(folder: Path, run: Mapping[str, Any]) -> str:
+    """The learning rate of a trial, of its record where it is not what is tried."""
+    tried = _rates(part(run, "trial"))
+    record = {} if tried else read_object(folder / "runs" / run["folder"] / RECORD)[0]
+    return _cell(next(iter(tried or _rates(part(record, "settings"))), None))
+
+
+def _rates(settings: Mapping[str, Any]) -> list[Any]:
+    return [value for key, value in settings.items() if key.rpartition(".")[2] == "lr"]
+
+
+def _keys(runs: Iterable[Mapping[str, Any]], *parts: str) -> list[str]:
+    """The dotted keys under some entries of the runs, in the order in which they come."""
+    return list(dict.fromkeys(key for name in parts for run in runs for key in part(run, name)))
+
+
+def _cell(value: object) -> str:
+    """A value as text: floats exact, nothing for what is not known."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, str):
+        # A lone carriage return would end the row: csv does not quote it.
+        return value.replace("\r\n", "\n").replace("\r", "\n")
+    return json.dumps(value)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

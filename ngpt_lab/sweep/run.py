@@ -1,0 +1,56 @@
+"""One run that is to be carried out: where it goes, and what `fit` is told."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One run.
+
+    Attributes:
+        folder: the run's folder; its name is the run's.
+        arguments: of `fit`, less the folder.
+        steps: optimizer steps from start to end.
+        labels: what run.json says of it beside what it was trained with; `arm` and `budget` (tokens) at least.
+        environment: variables for the time it is trained, such as wandb's group and tags.
+    """
+
+    folder: Path
+    arguments: tuple[str, ...]
+    steps: int
+    labels: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def fit_arguments(self) -> list[str]:
+        """All arguments of `fit`."""
+        return [*self.arguments, f"--trainer.default_root_dir={self.folder}", "--trainer.enable_progress_bar=false"]
+
+    def record(self) -> dict[str, Any]:
+        """The content of run.json; empty where the run has none that can be read."""
+        try:
+            content = json.loads((self.folder / "run.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether its record says so, and that no step is missing."""
+        record = self.record()
+        whole = record.get("steps", 0) * record.get("tokens_per_step", 0)
+        return record.get("status") == "finished" and record.get("tokens") == whole
+
+    @property
+    def failed(self) -> bool:
+        """Whether its record says so."""
+        return self.record().get("status") == "failed"

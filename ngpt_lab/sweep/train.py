@@ -1,0 +1,100 @@
+"""One run, from where it stands to its end; nothing here loads torch before a run is carried out."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ngpt_lab.errors import InputError
+from ngpt_lab.files import write_atomically
+from ngpt_lab.sweep.run import PlannedRun
+
+
+def train(run: PlannedRun) -> None:
+    """Carry out a run: from its last checkpoint where it was interrupted, else from the start.
+
+    Raises:
+        InputError: bad input, or a loss that is not finite.
+    """
+    from ngpt_lab.sweep.continued import ContinuedCLI, put_back
+    from ngpt_lab.training.cli import CLI
+
+    if run.finished:
+        return
+    step = resumable_step(run)
+    if step is None:
+        clear(run)
+        kind, words = CLI, run.fit_arguments
+    else:
+        put_back(run.folder, step)
+        kind, words = ContinuedCLI, [*run.fit_arguments, "--ckpt_path=last"]
+    try:
+        with environment(run.environment), quiet():  # the display of all runs speaks for each
+            kind(["fit", *words], final_splits=("val", "test"), extra=dict(run.labels))
+    finally:
+        leave_nothing_behind()
+
+
+def resumable_step(run: PlannedRun) -> int | None:
+    """The step of the checkpoint that a run can go on from; None where it has none, or has failed."""
+    from ngpt_lab.training.checkpoints import SafeCheckpointIO
+
+    if run.record().get("status") in (None, "failed"):
+        return None
+    try:
+        return int(SafeCheckpointIO().load_checkpoint(run.folder / "checkpoints" / "last.ckpt")["global_step"])
+    except InputError:
+        return None
+
+
+def clear(run: PlannedRun) -> None:
+    """Remove what an attempt left."""
+    # First what a run is continued from: a crash in the middle of this must leave nothing that seems to be whole.
+    (run.folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+    if run.folder.exists():
+        shutil.rmtree(run.folder)
+
+
+def leave_nothing_behind() -> None:
+    """Clear what would outlast a run in its process: compiled code, of which there may be so much, and wandb's run."""
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch"].compiler.reset()
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+
+
+def record_failure(run: PlannedRun, error: str) -> None:
+    """Make run.json say that a run failed, where the run has not come so far as to say so itself."""
+    record = run.record()
+    if record.get("status") != "failed":
+        content = {**run.labels, **record, "status": "failed", "error": error}
+        write_atomically(run.folder / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No word from lightning but warnings."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for what happens within, and for the processes started within."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
