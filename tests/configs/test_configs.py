@@ -18,6 +18,7 @@ ABLATIONS = sorted((CONFIGS / "ablation").glob("*.yaml"))
 # Which ablations the baseline has parts for, and which are for it alone.
 ON_NEMOTRON = {
     "fixed_norm",
+    "no_projection",
     "no_qk_norm",
     "parametrized",
     "plain_qk",

@@ -13,12 +13,18 @@ from ngpt_lab.training.run_record import flatten
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "ablation").glob("*.yaml"))
 # The baseline has parts for these.
-NEMOTRONS = [
-    file
-    for file in FILES
-    if file.stem
-    in {"fixed_norm", "no_qk_norm", "parametrized", "plain_qk", "qk_norm", "tied_embeddings", "unit_norm", "value_residual"}
-]
+ON_NEMOTRON = {
+    "fixed_norm",
+    "no_projection",
+    "no_qk_norm",
+    "parametrized",
+    "plain_qk",
+    "qk_norm",
+    "tied_embeddings",
+    "unit_norm",
+    "value_residual",
+}
+NEMOTRONS = [file for file in FILES if file.stem in ON_NEMOTRON]
 ABSENT = object()
 TOUCHED = {file: list(touched(tree(file))) for file in FILES}
 
