@@ -1,6 +1,7 @@
 """Writing files so that a crash never leaves half of one under its final name."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import IO
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to that becomes `path` at the end: under a temporary name in the same folder, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process's number, which is another's on another machine.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

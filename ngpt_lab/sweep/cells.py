@@ -15,6 +15,9 @@ from ngpt_lab.sweep.spec import Base, Point, Spec
 from ngpt_lab.training.arms import arm_arguments
 from ngpt_lab.training.cli import DryCLI
 
+# What is named by its last part.
+CLASS_PATHS = ("ngpt_lab.", "torch.", "lightning.")
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -51,7 +54,9 @@ def point_name(point: Point, names: Mapping[str, str]) -> str:
     """A point as part of a name: -lr0.004-warmup0.1; keys that always share a value are named once."""
     told: dict[str, str] = {}
     for key, value in point.items():
-        text = value.rpartition(".")[2] if isinstance(value, str) and not _is_number(value) else words_for(value)
+        text = words_for(value)
+        if text.startswith(CLASS_PATHS):
+            text = text.rpartition(".")[2]
         told.setdefault(names[key].rpartition(".")[2] + re.sub(r"[^A-Za-z0-9._-]+", "_", text), key)
     return "".join(f"-{part}" for part in told)
 
@@ -96,17 +101,41 @@ def matches(pattern: Mapping[str, Sequence[Any]], fields: Mapping[str, Any]) -> 
 
 
 def check_patterns(spec: Spec) -> None:
-    """Refuse fields of include and exclude that no run has.
+    """Refuse fields of include and exclude, and values of them, that no run has.
 
     Raises:
-        InputError: names the field.
+        InputError: names the field and the value.
     """
-    grid_keys = {key for point in (*spec.conditions, *(p for base in spec.bases for p in base.points)) for key in point}
-    known = ["base", "ablation", "arm", "seed", "budget", *sorted(grid_keys)]
+    known = _values_of_fields(spec)
     for where, patterns in (("include", spec.include), ("exclude", spec.exclude)):
-        for field in (field for pattern in patterns for field in pattern):
+        for field, values in (item for pattern in patterns for item in pattern.items()):
             if field not in known:
                 raise InputError(f"{spec.path}: {where} has the field {field!r}: the fields are {', '.join(known)}")
+            for value in values:
+                if value not in known[field] and known[field]:
+                    told = ", ".join(map(str, known[field]))
+                    raise InputError(f"{spec.path}: {where} has the {field} {value!r}, which no run has: there are {told}")
+
+
+def _values_of_fields(spec: Spec) -> dict[str, list[Any]]:
+    """What each field of a run may be; empty for the budget where the configs set it."""
+    names = names_of_points(spec)
+    known: dict[str, list[Any]] = {
+        "base": [base.name for base in spec.bases],
+        "ablation": list(dict.fromkeys(["", *(ablation for base in spec.bases for ablation in base.ablations)])),
+        "arm": [
+            arm_name(base, ablation, point, names)
+            for base in spec.bases
+            for ablation in ("", *base.ablations)
+            for point in base.points
+        ],
+        "seed": list(spec.seeds),
+        "budget": list(spec.budgets or ()),
+    }
+    for point in (*spec.conditions, *(point for base in spec.bases for point in base.points)):
+        for key, value in point.items():
+            known.setdefault(key, []).append(value)
+    return known
 
 
 def _wanted(spec: Spec, base: Base, ablation: str, point: Point, condition: Point, names: Mapping[str, str]) -> bool:
@@ -158,7 +187,8 @@ def _check(cells: Sequence[Cell], spec: Spec) -> None:
     arms: dict[str, Cell] = {}
     for cell in cells:
         if cell.arm in arms:
-            raise InputError(f"{spec.path}: two arms are called {cell.arm}: rename a base or an ablation")
+            at = f" at {cell.condition_name}" if cell.condition_name else ""
+            raise InputError(f"{spec.path}: two arms{at} are called {cell.arm}: rename a base, an ablation or a file")
         twin = next((other for other in arms.values() if other.settings == cell.settings), None)
         if twin is not None:
             raise InputError(f"{spec.path}: the arms {twin.arm} and {cell.arm} are the same config: leave one out")
@@ -173,11 +203,3 @@ def _check(cells: Sequence[Cell], spec: Spec) -> None:
     except InputError as error:
         told = str(error).replace("--allow-unequal", "allow_unequal: true")
         raise InputError(f"{spec.path}: {told}") from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 
 if TYPE_CHECKING:
+    from ngpt_lab.sweep.claims import Claims
     from ngpt_lab.sweep.plan import Sweep
     from ngpt_lab.sweep.spec import Spec
 
@@ -84,8 +86,8 @@ def carry_out(wanted: "Sweep", sweep: "Sweep", workers: int, retry: bool) -> Non
         chosen = choose(wanted)
         finals = [wanted.planned(run, chosen[run]) for run in wanted.finals if run in chosen]
         failed = serve(finals, pool, claims, retry, ended)
-        if sweep.spec.step_cost and claims.take("step_cost"):
-            measure_steps(sweep, console)
+        if wanted is sweep and sweep.spec.step_cost:
+            measure_once(sweep, claims, console)
     ended()
     try:
         console.print(f"the report: {write_report(sweep.folder)}")
@@ -107,14 +109,21 @@ def hardware(sweep: "Sweep") -> tuple[str, int]:
     return settings["trainer.accelerator"], int(devices) if str(devices).isdecimal() else 1
 
 
-def measure_steps(sweep: "Sweep", console: Console) -> None:
-    """Measure the step of every arm, in each condition, where it was not measured."""
+def measure_once(sweep: "Sweep", claims: "Claims", console: Console) -> None:
+    """Measure the steps where nobody has; a worker that finds another at it does nothing beside it."""
+    path = sweep.folder / "step_cost.json"
+    while not path.is_file():
+        if claims.take("step_cost"):
+            measure_steps(sweep, path, console)
+            return
+        time.sleep(1)
+
+
+def measure_steps(sweep: "Sweep", path: Path, console: Console) -> None:
+    """Measure the step of every arm, in each condition."""
     from ngpt_lab.bench.step import measure
     from ngpt_lab.sweep.train import quiet
 
-    path = sweep.folder / "step_cost.json"
-    if path.is_file():
-        return
     console.print(f"measuring the cost of a step, {sweep.spec.step_cost} interleaved rounds")
     measured = []
     for condition in sweep.spec.conditions:
@@ -138,13 +147,14 @@ def only(sweep: "Sweep", names: Sequence[str]) -> "Sweep":
     """
     if not names:
         return sweep
+    from ngpt_lab.sweep.tuning import is_tried_for
+
     known = {run.name: run for run in sweep.finals}
     for name in names:
         if name not in known:
             raise InputError(f"--run {name}: there is no such run; ngpt-lab sweep {sweep.spec.path} --dry-run lists them")
     finals = [known[name] for name in dict.fromkeys(names)]
-    needed = {(run.cell.tuned_as, run.budget) for run in finals}
-    trials = [run for run in sweep.trials if (run.cell.tuned_as, run.budget) in needed]
+    trials = [trial for trial in sweep.trials if any(is_tried_for(sweep, trial, run) for run in finals)]
     return replace(sweep, trials=tuple(trials), finals=tuple(finals))
 
 

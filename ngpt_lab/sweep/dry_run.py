@@ -65,7 +65,7 @@ def run_flops(run: SweepRun) -> float:
     settings = run.cell.settings
     sequences, length = settings.get("data.init_args.eval_windows"), settings.get("data.init_args.seq_len")
     evaluated = (sequences or 0) * (length or 0)
-    every = settings["trainer.val_check_interval"] / settings["trainer.accumulate_grad_batches"]
+    every = (settings["trainer.val_check_interval"] or 0) / settings["trainer.accumulate_grad_batches"]
     times = 2 + (run.steps // every if every >= 1 else 0)
     return run.flops + FORWARD * evaluated * times * run.cell.flops_per_token
 

@@ -102,11 +102,15 @@ class Sweep:
         environment = {
             "WANDB_RUN_GROUP": self.spec.name,
             "WANDB_NAME": run.name,
+            # An agent's own is for the final run that it asked for.
+            **({"WANDB_RUN_ID": run.id} if run.stage == TUNE else {}),
             "WANDB_TAGS": ",".join(
                 [run.stage, run.cell.base.name, *filter(None, [run.cell.ablation, run.cell.condition_name])]
             ),
         }
-        return PlannedRun(self.folder / "runs" / run.folder_name, arguments, run.steps, labels, environment)
+        # The test split is not for choosing: a trial never reads it.
+        splits = ("val",) if run.stage == TUNE else ("val", "test")
+        return PlannedRun(self.folder / "runs" / run.folder_name, arguments, run.steps, labels, environment, splits)
 
     def describe(self, command: str) -> dict[str, Any]:
         """The content of sweep.json."""
@@ -135,14 +139,18 @@ class Sweep:
         if path.is_file():
             stored = _stored(path)
             gone = {run["folder"] for run in stored["runs"]} - {run["folder"] for run in content["runs"]}
-            if gone or stored.get("baseline") != content["baseline"] or stored.get("metric") != content["metric"]:
-                told = f", which has {len(gone)} run(s) that this one has not, {min(gone)} among them" if gone else ""
-                raise InputError(f"{self.folder} holds the results of another specification{told}: choose another --out")
+            told = [f"{len(gone)} run(s) that this one has not, {min(gone)} among them"] if gone else []
+            told += [f"{key} {stored.get(key)}" for key in ("baseline", "metric") if stored.get(key) != content[key]]
+            if told:
+                raise InputError(
+                    f"{self.folder} holds the results of another specification, with {' and '.join(told)}: choose another --out"
+                )
             content["command"] = stored.get("command", command)
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(not file.name.startswith(".") for file in self.folder.iterdir()):
             raise InputError(f"{self.folder} is in use by something else: choose another --out")
-        write_atomically(self.folder / "sweep.yaml", self.spec.path.read_bytes())
+        # First what makes the folder a sweep's: another worker may look at it any moment, and this one may be killed.
         write_atomically(path, json.dumps(content, indent=1) + "\n")
+        write_atomically(self.folder / "sweep.yaml", self.spec.text)
 
 
 def make_sweep(spec: Spec, folder: Path) -> Sweep:
@@ -167,8 +175,10 @@ def _budgets(spec: Spec, cell: Cell) -> Sequence[int]:
     budgets = spec.budgets or (cell.settings["trainer.max_steps"] * cell.tokens_per_step,)
     if min(budgets) < cell.tokens_per_step:
         raise InputError(f"{spec.path}: the budget {min(budgets)} is less than one step of {cell.tokens_per_step} tokens")
+    tuned = spec.tuning.points[cell.base.name] if spec.tuning else ({},)
     try:
-        check_finishes({cell.arm: cell.settings}, min(budgets), cell.tokens_per_step)
+        for point in tuned:
+            check_finishes({cell.arm: {**cell.settings, **point}}, min(budgets), cell.tokens_per_step)
     except InputError as error:
         raise InputError(f"{spec.path}: {error}") from error
     return budgets
@@ -225,14 +235,13 @@ def _id(cell: Cell, budget: int, seed: int, more: Mapping[str, Any]) -> str:
 
 def _is_wanted(spec: Spec, run: SweepRun) -> bool:
     cell = run.cell
-    varied = {key: None for base in spec.bases for point in base.points for key in point}
     fields = {
         "base": cell.base.name,
         "ablation": cell.ablation,
         "arm": cell.arm,
         "seed": run.seed,
         "budget": run.budget,
-        **varied,
+        **dict.fromkeys(names_of_points(spec)),
         **cell.condition,
         **cell.point,
     }

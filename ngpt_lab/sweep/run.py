@@ -17,6 +17,7 @@ class PlannedRun:
         steps: optimizer steps from start to end.
         labels: what run.json says of it beside what it was trained with; `arm` and `budget` (tokens) at least.
         environment: variables for the time it is trained, such as wandb's group and tags.
+        splits: what is evaluated at the end.
     """
 
     folder: Path
@@ -24,6 +25,7 @@ class PlannedRun:
     steps: int
     labels: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    splits: tuple[str, ...] = ("val", "test")
 
     @property
     def name(self) -> str:

@@ -40,9 +40,14 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Spec:
-    """A sweep specification. `budgets` are tokens, None for the length the configs give; `conditions` separate comparisons."""
+    """A sweep specification.
+
+    `budgets` are tokens, None for the length the configs give; `conditions` separate comparisons; `text` is the file's, with
+    what it extends.
+    """
 
     path: Path
+    text: str
     question: str
     bases: tuple[Base, ...]
     settings: Point

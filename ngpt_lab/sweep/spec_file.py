@@ -1,13 +1,16 @@
 """A sweep specification, read from its YAML file and checked before anything is built."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import get_loader
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.sweep.fairness import SAME_FOR_ALL
 from ngpt_lab.sweep.spec import METRICS, Base, Point, Spec, Tuning
 from ngpt_lab.training.arms import shipped
 
@@ -28,13 +31,23 @@ KEYS = (
 )
 
 
+# Part of the names of files and folders.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+OF_THE_SWEEP = ("seed_everything", "data.seed", "data.init_args.seed", "trainer.max_steps", "trainer.default_root_dir")
+# What the runs share out among them.
+ONE_FOR_ALL = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes")
+
+
 def read_spec(path: Path) -> Spec:
     """Read a specification.
 
     Raises:
         InputError: names the file and the key that is wrong.
     """
-    return _Reader(path).spec()
+    reader = _Reader(path)
+    spec = reader.spec()
+    _check_apart(reader, spec)
+    return spec
 
 
 class _Reader:
@@ -42,7 +55,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.tree = _with_parent(path)
+        self.tree, self.text = _with_parent(path)
 
     def wrong(self, what: str) -> InputError:
         return InputError(f"{self.path}: {what}")
@@ -62,6 +75,7 @@ class _Reader:
             raise self.wrong("question is missing: say in one line what the sweep asks")
         return Spec(
             path=self.path,
+            text=self.text,
             question=question.strip(),
             bases=bases,
             settings=self.settings(self.mapping("set"), "set"),
@@ -79,8 +93,8 @@ class _Reader:
 
     def base(self, name: object, content: object) -> Base:
         where = f"bases.{name}"
-        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            raise self.wrong(f"{where}: a base's name is letters, digits, '-', '_' and '.'")
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise self.wrong(f"{where}: a base's name is letters, digits, '-', '_', '+' and '.', a letter or digit first")
         if not isinstance(content, Mapping):
             raise self.wrong(f"{where} is not a mapping with configs, ablations and grid")
         self.only_known(content, ("configs", "ablations", "grid"), f"{where}.")
@@ -105,6 +119,8 @@ class _Reader:
         parts = self.items(parts, where)
         if not parts:
             raise self.wrong(f"{where}: {name} names no ablation")
+        if not NAME.fullmatch(str(name)):
+            raise self.wrong(f"{where}: {name!r} is no name: letters, digits, '-', '_', '+' and '.', a letter or digit first")
         return str(name), tuple(self.ablation_file(part, where) for part in parts)
 
     def ablation_file(self, part: object, where: str) -> Path:
@@ -153,8 +169,10 @@ class _Reader:
                 raise self.wrong(f"{where}: {key!r} is no dotted key of fit")
             if isinstance(value, Mapping):
                 raise self.wrong(f"{where}.{key} is a mapping: write dotted keys down to the value")
-            if key in ("seed_everything", "data.init_args.seed", "trainer.max_steps", "trainer.default_root_dir"):
+            if key in OF_THE_SWEEP:
                 raise self.wrong(f"{where} sets {key}, which the sweep sets itself: use seeds, budgets or --out")
+            if where != "set" and key.startswith(ONE_FOR_ALL):
+                raise self.wrong(f"{where} varies {key}, which is one for all runs: put it under set")
         return dict(content)
 
     def tuning(self, bases: Sequence[str]) -> Tuning | None:
@@ -233,14 +251,36 @@ class _Reader:
                 raise self.wrong(f"{prefix}{key} is not known: the keys there are {', '.join(known)}")
 
 
-def _with_parent(path: Path) -> Mapping[Any, Any]:
+def _check_apart(reader: _Reader, spec: Spec) -> None:
+    """Refuse a key that stands in two places, of which one would quietly win, and one that no arm may have to itself."""
+    tuned = spec.tuning.points if spec.tuning else {}
+    for key in (key for points in tuned.values() for point in points for key in point):
+        if key.startswith(SAME_FOR_ALL):
+            raise reader.wrong(f"tune varies {key}, which must be the same for all arms")
+    for base in spec.bases:
+        places: dict[str, str] = {}
+        for where, points in (
+            ("set", (spec.settings,)),
+            ("grid", spec.conditions),
+            (f"bases.{base.name}.grid", base.points),
+            ("tune", tuned.get(base.name, ())),
+        ):
+            for key in {key: None for point in points for key in point}:
+                if key in places:
+                    raise reader.wrong(f"{key} stands under {places[key]} and under {where}: leave one out")
+                places[key] = where
+
+
+def _with_parent(path: Path) -> tuple[Mapping[Any, Any], str]:
+    """The content of a file and of the one it extends, and the same as text."""
     tree = _load(path)
     if "extends" not in tree:
-        return tree
+        return tree, path.read_text(encoding="utf-8")
     parent = _load(path.parent / str(tree["extends"]))
     if "extends" in parent:
         raise InputError(f"{path}: it extends {tree['extends']}, which extends another file: one step is all there is")
-    return {**parent, **tree}
+    whole = {**parent, **{key: value for key, value in tree.items() if key != "extends"}}
+    return whole, yaml.safe_dump(whole, sort_keys=False)
 
 
 def _load(path: Path) -> Mapping[Any, Any]:

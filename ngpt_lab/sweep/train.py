@@ -33,16 +33,17 @@ def train(run: PlannedRun) -> None:
         kind, words = ContinuedCLI, [*run.fit_arguments, "--ckpt_path=last"]
     try:
         with environment(run.environment), quiet():  # the display of all runs speaks for each
-            kind(["fit", *words], final_splits=("val", "test"), extra=dict(run.labels))
+            kind(["fit", *words], final_splits=run.splits, extra=dict(run.labels))
     finally:
         leave_nothing_behind()
 
 
 def resumable_step(run: PlannedRun) -> int | None:
-    """The step of the checkpoint that a run can go on from; None where it has none, or has failed."""
+    """The step of the checkpoint that a run can go on from; None where it has none, has failed, or was another's."""
     from ngpt_lab.training.checkpoints import SafeCheckpointIO
 
-    if run.record().get("status") in (None, "failed"):
+    record = run.record()
+    if record.get("status") in (None, "failed") or record.get("sweep") != run.labels.get("sweep"):
         return None
     try:
         return int(SafeCheckpointIO().load_checkpoint(run.folder / "checkpoints" / "last.ckpt")["global_step"])

@@ -6,33 +6,31 @@ from math import inf
 from statistics import fmean
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.files import write_atomically
-from ngpt_lab.sweep.cells import Cell
 from ngpt_lab.sweep.plan import Sweep, SweepRun
 from ngpt_lab.sweep.run import PlannedRun
 from ngpt_lab.sweep.spec import Point
-
-CHOICES = "choices.json"
 
 
 def choose(sweep: Sweep) -> dict[SweepRun, Point]:
     """The settings of every final run: those of the trial with the lowest validation loss, a mean over the tuning's seeds.
 
     A trial that failed counts as infinitely bad. Without tuning the settings are the arms' own. A final run whose trials
-    all failed, or are not all done, is left out. What was chosen is written to choices.json.
+    all failed, or are not all done, is left out. What was chosen stands: once a final run has begun with some settings, the
+    others that share its trials have the same, also when a trial that failed is tried again and turns out better.
     """
     if sweep.spec.tuning is None:
         return {run: {} for run in sweep.finals}
-    losses = {run: _loss(sweep.planned(run, {})) for run in sweep.trials}
+    losses = {trial: _loss(sweep.planned(trial, {})) for trial in sweep.trials}
+    tried = {run: tuple(trial for trial in sweep.trials if is_tried_for(sweep, trial, run)) for run in sweep.finals}
+    begun = {tried[run]: point for run in sweep.finals if (point := _begun_with(sweep.planned(run, {}))) is not None}
     chosen: dict[SweepRun, Point] = {}
-    for run in sweep.finals:
-        own = [trial for trial in sweep.trials if trial.budget == run.budget and _is_tried_for(sweep, trial.cell, run.cell)]
-        if all(losses[trial] is not None for trial in own):
+    for run, own in tried.items():
+        if own in begun:
+            chosen[run] = begun[own]
+        elif all(losses[trial] is not None for trial in own):
             best, loss = _best(own, losses)
             if loss < inf:
                 chosen[run] = best
-    rows = [{"name": run.name, "chosen": dict(point)} for run, point in chosen.items()]
-    write_atomically(sweep.folder / CHOICES, json.dumps(rows, indent=1) + "\n")
     return chosen
 
 
@@ -47,9 +45,19 @@ def without_choice(sweep: Sweep, chosen: Mapping[SweepRun, Point]) -> InputError
     )
 
 
-def _is_tried_for(sweep: Sweep, tried: Cell, cell: Cell) -> bool:
-    assert sweep.spec.tuning is not None
-    return tried is cell or (sweep.spec.tuning.by == "base" and tried.tuned_as == cell.tuned_as)
+def is_tried_for(sweep: Sweep, trial: SweepRun, run: SweepRun) -> bool:
+    """Whether a final run takes its settings from among some trials that this is one of."""
+    if sweep.spec.tuning is None or trial.budget != run.budget:
+        return False
+    shared = sweep.spec.tuning.by == "base" and trial.cell.tuned_as == run.cell.tuned_as
+    return trial.cell is run.cell or shared
+
+
+def _begun_with(run: PlannedRun) -> Point | None:
+    """The settings that a final run was given when it began; None where it has not."""
+    told = run.record().get("sweep")
+    chosen = told.get("chosen") if isinstance(told, dict) else None
+    return chosen if isinstance(chosen, dict) else None
 
 
 def _best(trials: Sequence[SweepRun], losses: Mapping[SweepRun, float | None]) -> tuple[Point, float]:

@@ -73,6 +73,11 @@ class MetricsFile(Logger):
         """The run's folder."""
         return str(self.path.parent)
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far, what it took before it was interrupted included."""
+        return round(time.monotonic() - self._start, 3)
+
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml has them."""
@@ -84,7 +89,7 @@ class MetricsFile(Logger):
         if not values:
             return
         step = step or 0
-        row = {"step": step, "tokens": step * self.tokens_per_step, "time": round(time.monotonic() - self._start, 3), **values}
+        row = {"step": step, "tokens": step * self.tokens_per_step, "time": self.seconds, **values}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
             # JSON has no NaN or infinity; a run that diverged still has readable rows.

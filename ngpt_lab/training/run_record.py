@@ -4,7 +4,6 @@ import json
 import math
 import platform
 import subprocess
-import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.models.flops import flops_per_token
+from ngpt_lab.training.metrics_file import MetricsFile
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.telemetry import named_scales
 
@@ -33,7 +33,6 @@ class RunRecord(Callback):
     def __init__(self, folder: Path, config: str, settings: dict[str, Any], extra: dict[str, Any] | None = None) -> None:
         self.folder, self.config = folder, config
         self._record: dict[str, Any] = {"settings": settings, **(extra or {}), "error": None}
-        self._start = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: BackboneModule) -> None:
         """Record what is about to be trained."""
@@ -76,7 +75,8 @@ class RunRecord(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         self._record["tokens"] = trainer.global_step * self._record["tokens_per_step"]
-        self._record["wall_time_s"] = round(time.monotonic() - self._start, 3)
+        clocks = [logger.seconds for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+        self._record["wall_time_s"] = clocks[0]
         write_atomically(self.folder / "run.json", json.dumps(self._record, indent=1, allow_nan=False) + "\n")
 
 

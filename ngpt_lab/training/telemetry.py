@@ -62,8 +62,9 @@ class Telemetry(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.cut_back(trainer.global_step)
-        if pl_module.backbone.on_sphere:
+        if pl_module.backbone.on_sphere and not self._directions:
             self._directions = directions(pl_module.backbone)
+        self._directions = {name: value.to(pl_module.device) for name, value in self._directions.items()}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: BackboneModule, *_: Any) -> None:
         """After an optimizer step: count it, and log it if it is its turn."""
@@ -82,12 +83,14 @@ class Telemetry(Callback):
             self._write_scales(Path(trainer.default_root_dir), pl_module, step)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were clipped."""
-        return {"clipped": int(self._clipped)}
+        """How many steps were clipped; and where the matrices stood at the latest row, if they have moved on since."""
+        moved_on = self._seen_step != self._logged_at[1]
+        return {"clipped": int(self._clipped), "directions": self._directions if moved_on else {}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See `state_dict`."""
         self._clipped = torch.tensor(state_dict["clipped"])
+        self._directions = state_dict["directions"]
 
     def _progress(self, trainer: Trainer, module: BackboneModule, step: int) -> dict[str, float]:
         now, (then, then_step) = time.monotonic(), self._logged_at

@@ -103,6 +103,7 @@ def test_arms_are_tuned_trained_on_their_choice_and_reported_once(
     assert set(found.query("stage == 'final'")[LR]) == {4e-3}
     records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "runs").glob("*/run.json")]
     finals = [record for record in records if record["sweep"]["stage"] == "final"]
+    assert all(("test/loss" in record["final"]) == (record in finals) for record in records)
     assert {record["settings"][LR] for record in finals} == {4e-3}
     assert (tmp_path / "out" / "report.html").is_file()
 

@@ -35,6 +35,20 @@ def test_the_runs_are_the_product_less_what_is_excluded(tmp_path: Path, plan: Pl
     assert len({run.name for run in sweep.runs}) == len({run.id for run in sweep.runs}) == len(wanted)
 
 
+def test_a_pattern_hits_only_runs_that_have_its_key(plan: Plan) -> None:
+    eps = "model.init_args.optimizer.init_args.eps"
+    sweep = plan(grid=[{LR: 0.001}, {LR: 0.002}, {eps: 1e-7}], exclude=[{LR: 0.001}], seeds=[1], budgets=[512])
+    assert {run.cell.condition_name for run in sweep.finals} == {"lr0.002", "eps1e-07"}
+
+
+def test_files_with_one_ending_are_two_conditions(plan: Plan, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("".join(f"{name} line {n} says {n * n}\n" for n in range(4000)))
+    files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    sweep = plan(grid={"data.init_args.files": files}, seeds=[1], budgets=[512])
+    assert len({run.name for run in sweep.finals}) == len(sweep.finals) == 6
+
+
 def test_an_id_changes_with_what_decides_the_result_and_with_nothing_else(tmp_path: Path, plan: Plan) -> None:
     before = {run.name: run.id for run in plan().finals}
     # More seeds, an arm more, other words for the question: what was there keeps its ids.
@@ -112,6 +126,7 @@ def test_a_sweep_file_for_wandb_names_every_final_run(tmp_path: Path, plan: Plan
         ({"grid": {"model.init_args.optimizer.init_args.learning_rate": [1]}}, "learning_rate"),
         ({"budgets": [100]}, "the budget 100 is less than one step of 256 tokens"),
         ({"exclude": [{"colour": "red"}]}, "exclude has the field 'colour'"),
+        ({"exclude": [{"arm": "nemotorn"}]}, "exclude has the arm 'nemotorn', which no run has: there are ngpt, ngpt-slerp"),
         ({"exclude": [{"seed": [1, 2]}]}, "include and exclude leave no run"),
         ({"bases": {"ngpt": {**NGPT, "grid": {"data.init_args.batch_size": [4]}}, "nemotron": NEMOTRON}}, "batch_size"),
     ],

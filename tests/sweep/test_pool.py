@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def test_a_finished_run_is_left_alone(whole: Path, plan: Plan) -> None:
 
 def test_the_environment_of_a_run_is_its_own(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
+    import_module("ngpt_lab.sweep.continued")  # which is made of the real one
     monkeypatch.setattr("ngpt_lab.training.cli.CLI", lambda *args, **more: seen.append(os.environ.get("WANDB_TAGS")))
     run = plan(tmp_path / "run")
     train(PlannedRun(run.folder, run.arguments, run.steps, run.labels, {"WANDB_TAGS": "mine"}))

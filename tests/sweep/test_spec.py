@@ -69,6 +69,10 @@ def test_a_file_that_extends_another_replaces_its_keys(tmp_path: Path) -> None:
     (tmp_path / "gpu.yaml").write_text("extends: sweep.yaml\nbudgets: [2048]\n")
     spec = read_spec(tmp_path / "gpu.yaml")
     assert (spec.seeds, spec.budgets, spec.question) == ((1, 2), (2048,), PLAIN["question"])
+    # What is kept of it beside the results needs no other file.
+    (tmp_path / "alone.yaml").write_text(spec.text)
+    assert "extends" not in spec.text
+    assert read_spec(tmp_path / "alone.yaml").budgets == (2048,)
     assert spec.name == f"{tmp_path.name}-gpu"
 
 
@@ -108,6 +112,12 @@ def test_labels_tell_all_keys_apart(paths: list[tuple[str, ...]]) -> None:
         ({"tune": {"grid": {LR: [0.1, 0.2]}, "by": "seed"}}, "tune.by is 'seed'"),
         ({"tune": {"by": "arm"}}, "tune needs either grid"),
         ({"tune": {"grid": {LR: [0.1, 0.2]}, "seeds": [2]}}, "tune.seeds and seeds share 2"),
+        ({"bases": {"ngpt": {**BASE, "ablations": [{"a/../b": ["slerp"]}]}}}, "'a/../b' is no name"),
+        ({"grid": {"data.seed": [1, 2]}}, "sets data.seed, which the sweep sets itself"),
+        ({"grid": {"trainer.devices": [1, 2]}}, "grid varies trainer.devices, which is one for all runs"),
+        ({"tune": {"grid": {"data.init_args.batch_size": [8, 32]}}, "seeds": [1]}, "which must be the same for all arms"),
+        ({"grid": {LR: [0.1, 0.2]}, "tune": {"grid": {LR: [0.1, 0.2]}}}, f"{LR} stands under grid and under tune"),
+        ({"set": {LR: 0.1}, "bases": {"ngpt": {**BASE, "grid": {LR: [0.1, 0.2]}}}}, "under set and under bases.ngpt.grid"),
         (
             {"tune": {"grids": {"ngpt": {LR: [0.1, 0.2]}, "nemotron": {LR: [0.1]}}}},
             "different numbers of trials (ngpt 2, nemotron 1)",

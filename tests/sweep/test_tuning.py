@@ -38,8 +38,6 @@ def test_the_lowest_mean_is_chosen_and_a_failed_trial_is_the_worst(plan: Callabl
     assert by_arm == {"ngpt": {LR: 0.002}, "ngpt-slerp": {LR: 0.002}, "nemotron": {LR: 0.001}}
     assert set(chosen) == set(sweep.finals)
     assert without_choice(sweep, chosen) is None
-    told = json.loads((sweep.folder / "choices.json").read_text())
-    assert {one["name"]: one["chosen"] for one in told} == {run.name: dict(point) for run, point in chosen.items()}
 
 
 def test_an_arm_whose_trials_are_not_all_done_is_not_chosen_for(plan: Callable[..., Sweep]) -> None:
@@ -48,6 +46,22 @@ def test_an_arm_whose_trials_are_not_all_done_is_not_chosen_for(plan: Callable[.
     chosen = choose(sweep)
     assert {run.cell.arm for run in chosen} == {"nemotron"}
     assert "every trial of ngpt at 512 tokens failed or is missing, so 4 run(s)" in str(without_choice(sweep, chosen))
+
+
+def test_what_a_run_began_with_holds_for_all_that_share_its_trials(plan: Callable[..., Sweep]) -> None:
+    sweep = plan(tune=TUNE, budgets=[512])
+    carried_out(sweep)
+    first = sweep.planned(sweep.finals[0], {LR: 0.001})  # as chosen when the better trial had failed
+    first.folder.mkdir(parents=True)
+    (first.folder / "run.json").write_text(json.dumps({"status": "running", **first.labels}))
+    by_arm = {run.cell.arm: point for run, point in choose(sweep).items()}
+    assert by_arm == {"ngpt": {LR: 0.001}, "ngpt-slerp": {LR: 0.001}, "nemotron": {LR: 0.001}}
+
+
+def test_a_trial_never_reads_the_test_split(plan: Callable[..., Sweep]) -> None:
+    sweep = plan(tune=TUNE, budgets=[512])
+    assert {sweep.planned(run, {}).splits for run in sweep.trials} == {("val",)}
+    assert {sweep.planned(run, {}).splits for run in sweep.finals} == {("val", "test")}
 
 
 def test_without_tuning_the_settings_are_the_arms_own(plan: Callable[..., Sweep]) -> None:

@@ -70,6 +70,25 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(fit: Fit, read: Read
     assert read["losses"](stopped) == read["losses"](whole)
 
 
+def test_angles_and_time_go_on_from_a_checkpoint_between_two_rows(fit: Fit, read: Readers, tmp_path: Path) -> None:
+    words = ["--trainer.log_every_n_steps=4", "--checkpoint.every_n_train_steps=3", "--checkpoint.save_top_k=-1"]
+    whole = fit("ngpt", *words)
+    stopped = tmp_path / "stopped"
+    (stopped / "checkpoints").mkdir(parents=True)
+    [checkpoint] = (whole / "checkpoints").glob("*step=6.ckpt")
+    shutil.copy(checkpoint, stopped / "checkpoints" / "last.ckpt")
+    kept = [row for row in read["rows"](whole) if row["step"] <= 6]
+    (stopped / "metrics.jsonl").write_text("".join(json.dumps({**row, "time": 1000.0}) + "\n" for row in kept))
+    CLI(["fit", "-c", str(whole / "config.yaml"), f"--trainer.default_root_dir={stopped}", "--ckpt_path=last"])
+
+    def angles(folder: Path) -> list[dict[str, float]]:
+        trained = [row for row in read["rows"](folder) if "train/loss" in row]
+        return [{key: value for key, value in row.items() if key.startswith("sphere/angle/")} for row in trained]
+
+    assert angles(stopped) == angles(whole)
+    assert json.loads((stopped / "run.json").read_text())["wall_time_s"] > 1000
+
+
 def test_a_finished_run_can_be_made_longer(fit: Fit, read: Readers) -> None:
     folder = fit("ngpt")
     whole = fit("ngpt", "--trainer.max_steps=16", "--model.schedule.length=12", name="whole")
