@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ngpt_lab.analysis.equal_loss import EqualLoss
-from ngpt_lab.analysis.figures.legends import legend, legend_beside
+from ngpt_lab.analysis.figures.legends import legend, legend_below, legend_beside
 from ngpt_lab.analysis.figures.series import seed_lines
 from ngpt_lab.analysis.figures.style import (
     REFERENCE_LINE,
@@ -151,14 +151,14 @@ def step_cost(seconds: Mapping[str, Sequence[float]], arms: Sequence[str], unit:
         row[0].axhline(float(np.median(seconds[arm])), color=style.colour, linewidth=1)
         if arm != arms[0]:
             ratios = np.divide(seconds[arm], seconds[arms[0]])
-            row[1].plot(rounds, ratios, style.marker, color=style.colour, markersize=5, label=f"{arm} / {arms[0]}")
+            row[1].plot(rounds, ratios, style.marker, color=style.colour, markersize=5)
             row[1].axhline(float(np.median(ratios)), color=style.colour, linewidth=1)
     from_zero(row[0])
     row[0].set_ylabel(unit)
     for axes in row:
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend(axes)
     if len(row) > 1:
-        row[1].set_ylabel("step cost ratio")
+        row[1].set_ylabel(folded(f"step cost / step cost of {arms[0]}", 34), parse_math=False)
+    legend_below(figure)
     return figure
