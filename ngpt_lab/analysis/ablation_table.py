@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ngpt_lab.analysis.columns import METRICS, SCALES
 from ngpt_lab.analysis.equal_loss import EqualLoss, time_to_equal_loss, tokens_to_equal_loss
 from ngpt_lab.analysis.frames import curves
-from ngpt_lab.analysis.results import METRICS, SCALES, by_condition
+from ngpt_lab.analysis.results import by_condition
 from ngpt_lab.analysis.statistics import (
     LEVEL,
     SEEDS_FOR_A_CLAIM,
@@ -20,6 +21,7 @@ from ngpt_lab.analysis.statistics import (
     paired_interval,
     round_ratio,
 )
+from ngpt_lab.analysis.step_costs import Seconds
 from ngpt_lab.errors import InputError
 
 BASELINE = "baseline"
@@ -125,22 +127,20 @@ def _sorted(found: list[dict[str, Any]], by: str, baseline: str) -> list[dict[st
     return sorted(found, key=lambda row: (row["arm"] != baseline, inf if isnan(row[by]) else row[by], row["arm"]))
 
 
-def equal_cost_table(
-    rows: pd.DataFrame, baseline: str, step_seconds: Mapping[str, Sequence[float]] | None = None
-) -> pd.DataFrame:
+def equal_cost_table(rows: pd.DataFrame, baseline: str, step_seconds: Seconds | None = None) -> pd.DataFrame:
     """One row a condition and arm: tokens, FLOPs and seconds that the baseline needs per one of the arm, at equal loss.
 
-    `rows` are final rows; `step_seconds` holds each arm's seconds a step, one for every interleaved round. They were
-    measured under one condition, so rows of several get no seconds. Every cost comes with the ends of its interval; that
-    of the seconds takes the step cost at its worst and is wider than 95%. Where nothing is claimed `reason` says why, and
-    the costs are NaN.
+    `rows` are final rows; `step_seconds` holds, by condition, each arm's seconds a step, one for every interleaved round:
+    a condition under which no step was measured gets no seconds. Every cost comes with the ends of its interval; that of
+    the seconds takes the step cost at its worst and is wider than 95%. Where nothing is claimed `reason` says why, and the
+    costs are NaN.
 
     Raises:
         InputError: an unknown baseline.
     """
     _check(rows, baseline, "val/loss", None)
-    measured = step_seconds if step_seconds and rows["condition"].nunique() == 1 else {}
-    found = [row for _, own in by_condition(rows) for row in _cost_rows(own, baseline, measured)]
+    seconds = step_seconds or {}
+    found = [row for name, own in by_condition(rows) for row in _cost_rows(own, baseline, seconds.get(name, {}))]
     return pd.DataFrame(found, columns=list(_COSTS))
 
 
@@ -177,9 +177,10 @@ def _costs(
         "reason": reading.reason or "",
     }
     if {baseline, arm} <= step_seconds.keys():
-        per_token = {
-            name: np.divide(step_seconds[name], float((own["tokens"] / own["steps"]).mean())) for name, own in arms.items()
+        per_step = {
+            name: (own["tokens"] / own["steps"]).to_numpy(dtype=float, na_value=nan).mean() for name, own in arms.items()
         }
+        per_token = {name: np.divide(step_seconds[name], tokens) for name, tokens in per_step.items()}
         time = time_to_equal_loss(reading, round_ratio(per_token[arm], per_token[baseline]))
         found |= _bounds("seconds", time.value, time.low, time.high)
     return found

@@ -8,16 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ngpt_lab.analysis.columns import METRICS
 from ngpt_lab.analysis.equal_loss import Curve
 from ngpt_lab.analysis.runs import Run
 from ngpt_lab.analysis.statistics import Interval, paired_interval
 
-MEASURES = {
-    "val/bits_per_byte": ("validation", "bits per byte"),
-    "test/bits_per_byte": ("test", "bits per byte"),
-    "val/loss": ("validation", "nats per token"),
-    "test/loss": ("test", "nats per token"),
-}
+MEASURES = {name: METRICS[name] for name in ("val/bits_per_byte", "test/bits_per_byte", "val/loss", "test/loss")}
 """Final metric -> split and unit."""
 
 

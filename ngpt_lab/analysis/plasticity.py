@@ -56,7 +56,10 @@ def _tokens_of_a_phase(run: Run) -> int:
     batches, accumulate = (run.settings.get(key) for key in (_SWITCH, _ACCUMULATE))
     if not batches:
         raise InputError(f"{run.folder} trained on one text alone: plasticity needs runs of SwitchingTextDataModule")
-    phase = int(batches) * int(run.record["tokens_per_step"]) // int(accumulate or 1)
+    tokens_per_step = run.record.get("tokens_per_step")
+    if not tokens_per_step:
+        raise InputError(f"{run.folder / 'run.json'} has no tokens_per_step: restore it or repeat the run")
+    phase = int(batches) * int(tokens_per_step) // int(accumulate or 1)
     if run.tokens < 3 * phase:
         raise InputError(f"{run.folder} ended before its third phase, at {run.tokens:,} of {3 * phase:,} tokens")
     return phase

@@ -11,39 +11,16 @@ from typing import Any
 
 import pandas as pd
 
+from ngpt_lab.analysis.columns import COLUMNS, COUNTS, MEASURED, STAGES, cell
 from ngpt_lab.analysis.runs import Run, sweep_labels
-from ngpt_lab.analysis.settings import short_key
+from ngpt_lab.analysis.states import STATES, state_of
 from ngpt_lab.analysis.table_settings import TABLE_SETTINGS
+from ngpt_lab.analysis.wording import short_key
 from ngpt_lab.errors import InputError
-
-SCALES = {
-    "mean/attention_alpha": "alpha_A",
-    "mean/mlp_alpha": "alpha_M",
-    "mean/s_qk": "s_qk",
-    "mean/s_u": "s_u",
-    "mean/s_v": "s_v",
-    "mean/s_z": "s_z",
-}
-"""Column with the mean magnitude of a learned scale at the end, over all layers -> the paper's symbol."""
-METRICS = (
-    *("train/loss", "val/loss", "val/bits_per_byte", "val/accuracy"),
-    *("test/loss", "test/bits_per_byte", "test/accuracy"),
-)
-"""Columns with what a run ended at."""
-STATES = ("finished", "failed", "running", "waiting", "interrupted")
-STAGES = ("tune", "final")
 
 _TEXTS = ("stage", "name", "id", "base", "ablation", "arm", "condition", "status", "error")
 _WHOLE = ("budget", "seed")
-_COUNTS = ("tokens", "steps", "parameters", "flops_per_token")
-_NUMBERS = ("wall_time_s", *METRICS, "clipped_share", *SCALES)
-COLUMNS = (
-    *("stage", "name", "id", "base", "ablation", "arm", "condition", "budget", "seed", "status", "error"),
-    *_COUNTS,
-    *_NUMBERS,
-)
-"""Every column but those of settings, which are dotted keys; an empty cell is a value that the run does not have."""
-_LAST_PART = 0.9
+_NUMBERS = ("wall_time_s", *MEASURED)
 
 
 def read_results(path: Path) -> pd.DataFrame:
@@ -75,10 +52,10 @@ def _typed(column: pd.Series[str]) -> pd.Series[Any]:
         return column
     if column.name in _WHOLE:
         return column.map(int).astype("int64")
-    if column.name not in (*_COUNTS, *_NUMBERS) and not all(_is_number(cell) for cell in column):
+    if column.name not in (*COUNTS, *_NUMBERS) and not all(_is_number(cell) for cell in column):
         return column.replace("", None)
     numbers = pd.Series([float(cell or "nan") for cell in column], dtype="float64")
-    return numbers.astype("Int64") if column.name in _COUNTS else numbers
+    return numbers.astype("Int64") if column.name in COUNTS else numbers
 
 
 def _is_number(cell: str) -> bool:
@@ -111,7 +88,7 @@ def rows_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
     """The same rows from run folders, with every setting of the runs that a table shows."""
     rows = pd.DataFrame([result_row(run) for run in runs])
     columns = [*COLUMNS, *(column for column in rows.columns if column not in COLUMNS)]
-    return rows.reindex(columns=columns).astype(dict.fromkeys(_COUNTS, "Int64"))
+    return rows.reindex(columns=columns).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
 def result_row(run: Run) -> dict[str, Any]:
@@ -127,13 +104,13 @@ def result_row(run: Run) -> dict[str, Any]:
         "condition": condition_text(run.condition),
         "budget": run.budget,
         "seed": run.seed,
-        "status": _state(run),
+        "status": state_of(run.record),
         "error": run.problem or "",
     }
-    return row | measured(run) | {key: _cell(run.settings[key]) for key in TABLE_SETTINGS if key in run.settings}
+    return row | _numbers(run) | {key: _cell(run.settings[key]) for key in TABLE_SETTINGS if key in run.settings}
 
 
-def measured(run: Run) -> dict[str, Any]:
+def _numbers(run: Run) -> dict[str, Any]:
     """What a run says of itself: the columns of `COLUMNS` from tokens on, NaN or None where it does not say."""
     counts = {
         "tokens": run.tokens,
@@ -142,18 +119,12 @@ def measured(run: Run) -> dict[str, Any]:
         "flops_per_token": run.model.get("flops_per_token"),
         "wall_time_s": run.record.get("wall_time_s", nan),
     }
-    finals = {metric: _number(run.final.get(metric)) for metric in METRICS}
-    return (
-        counts
-        | finals
-        | {"train/loss": _train_loss(run), "clipped_share": _last(run, r"train/clipped_share")}
-        | {column: _last(run, rf"(eigen|scale)/{column.removeprefix('mean/')}(/\d+)?/mean_abs") for column in SCALES}
-    )
+    return counts | {name: nan if (value := run.measures.get(name)) is None else value for name in MEASURED}
 
 
 def condition_text(condition: Mapping[str, Any]) -> str:
     """A condition as one cell: "seq_len=256; lr=0.1"."""
-    return "; ".join(f"{short_key(key, condition)}={_cell(value)}" for key, value in condition.items())
+    return "; ".join(f"{short_key(key, condition)}={cell(value)}" for key, value in condition.items())
 
 
 def by_condition(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -175,31 +146,3 @@ def final_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def _cell(value: Any) -> Any:
     """A setting as results.csv has it."""
     return json.dumps(value) if isinstance(value, (bool, list, tuple, Mapping)) else value
-
-
-def _state(run: Run) -> str:
-    if run.problem is None:
-        return "finished"
-    status = str(run.record["status"])
-    if status == "finished":
-        return "failed"  # it cannot be used, and says why
-    return status if status in STATES else "interrupted"
-
-
-def _train_loss(run: Run) -> float:
-    """The mean over the rows of the run's last tenth: a single batch's loss says little."""
-    if "train/loss" not in run.metrics:
-        return nan
-    rows = run.metrics[run.metrics["tokens"] > _LAST_PART * run.tokens]
-    return float(pd.to_numeric(rows["train/loss"]).mean())
-
-
-def _last(run: Run, pattern: str) -> float:
-    """The last logged value, a mean over all keys that match."""
-    keys = [key for key in run.metrics.columns if re.fullmatch(pattern, key)]
-    logged = run.metrics[keys].apply(pd.to_numeric).dropna(how="all")
-    return float(logged.iloc[-1].mean()) if len(logged) else nan
-
-
-def _number(value: Any) -> float:
-    return nan if value is None else float(value)

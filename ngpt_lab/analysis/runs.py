@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ngpt_lab.analysis.columns import measured
+from ngpt_lab.analysis.states import problem_of
 from ngpt_lab.errors import InputError
 
 RECORD = "run.json"
@@ -31,7 +32,11 @@ _FOLDER_NAME = re.compile(r"(?P<arm>.+)-(?P<budget>\d+)-s\d+")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder. `budget` groups runs meant to have the same tokens; `problem` says why it may not be used."""
+    """One run folder.
+
+    `budget` groups runs meant to have the same tokens; `problem` says why it may not be used; `measures` are the measured
+    columns of its results (see `columns.measured`).
+    """
 
     folder: Path
     arm: str
@@ -39,6 +44,7 @@ class Run:
     record: Mapping[str, Any]
     metrics: pd.DataFrame
     problem: str | None = None
+    measures: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -76,12 +82,13 @@ class Run:
 def load_run(folder: Path) -> Run:
     """Read one run folder; rows are read only of a finished run, because an interrupted one may end mid-row."""
     record = read_record(folder)
-    problem = _problem(record)
-    metrics = pd.DataFrame() if problem else _read_metrics(folder / METRICS)
+    problem = problem_of(record)
+    rows = [] if problem else _read_rows(folder / METRICS)
     name = _FOLDER_NAME.fullmatch(folder.resolve().name)
     arm = record.get("arm") or (name["arm"] if name else str(record["model"]["class"]).rpartition(".")[2])
     budget = record.get("budget") or (name["budget"] if name else record["tokens"])
-    return Run(folder, str(arm), int(budget), record, metrics, problem)
+    measures = {} if problem else measured(record, rows)
+    return Run(folder, str(arm), int(budget), record, pd.DataFrame.from_records(rows), problem, measures)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -115,31 +122,14 @@ def sweep_labels(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return labels
 
 
-def _problem(record: Mapping[str, Any]) -> str | None:
-    if record["status"] != "finished":
-        return f"its status is {record['status']!r}" + (f" ({record['error']})" if record.get("error") else "")
-    if _asked_tokens(record) not in (None, record["tokens"]):
-        return f"it was trained on {record['tokens']:,} of {_asked_tokens(record):,} tokens"
-    loss = (record.get("final") or {}).get("val/loss")
-    if loss is None:
-        return "it has no final validation loss"
-    return None if math.isfinite(loss) else f"its final validation loss is {loss}"
-
-
-def _asked_tokens(record: Mapping[str, Any]) -> int | None:
-    """The tokens that the run's steps come to; None where no number of steps was asked for (lightning's -1)."""
-    steps, tokens_per_step = record.get("steps"), record.get("tokens_per_step")
-    return None if steps is None or steps < 0 or tokens_per_step is None else int(steps * tokens_per_step)
-
-
-def _read_metrics(path: Path) -> pd.DataFrame:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}): restore it or repeat the run.") from error
     if not lines:
         raise InputError(f"{path} is empty: restore it or repeat the run.")
-    return pd.DataFrame.from_records([_row(path, number, line) for number, line in enumerate(lines, start=1)])
+    return [_row(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:

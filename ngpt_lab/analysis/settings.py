@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ngpt_lab.analysis.runs import Run, arms_of, at_full_budget, of_arm
@@ -28,18 +28,6 @@ def settings_that_differ_within(runs: Sequence[Run], arm: str) -> list[str]:
     own = at_full_budget(of_arm(runs, arm))
     differing = _differing({str(run.folder): _settings(run) for run in own})
     return [key for key in differing if not key.endswith("seed")]
-
-
-def short_key(key: str, keys: Iterable[str]) -> str:
-    """The shortest end of a dotted key, less init_args, that no other of `keys` has."""
-    parts = _parts(key)
-    others = [_parts(other) for other in keys if other != key]
-    length = next((n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others)), len(parts))
-    return ".".join(parts[-length:])
-
-
-def _parts(key: str) -> list[str]:
-    return [part for part in key.split(".") if part != "init_args"]
 
 
 def _representative(runs: Sequence[Run], arm: str) -> Run:

@@ -9,17 +9,18 @@ from typing import Any
 import pandas as pd
 
 from ngpt_lab.analysis.ablation_table import ablation_table, equal_cost_table
-from ngpt_lab.analysis.results import METRICS, SCALES, by_condition, final_rows
-from ngpt_lab.analysis.settings import short_key
+from ngpt_lab.analysis.columns import METRICS, SCALES
+from ngpt_lab.analysis.results import by_condition, final_rows
+from ngpt_lab.analysis.step_costs import Seconds
 from ngpt_lab.analysis.table_settings import OPTIMISATION, SIZES
 from ngpt_lab.analysis.table_text import Table
+from ngpt_lab.analysis.trials import at_edge
+from ngpt_lab.analysis.wording import short_key
 
 UNKNOWN = "-"
 
 
-def all_tables(
-    rows: pd.DataFrame, baseline: str, metric: str, step_seconds: Mapping[str, Sequence[float]] | None = None
-) -> list[Table]:
+def all_tables(rows: pd.DataFrame, baseline: str, metric: str, step_seconds: Seconds | None = None) -> list[Table]:
     """Every table that the rows of a sweep give (see `results.read_results`), the answer first.
 
     `step_seconds` as for `equal_cost_table`.
@@ -62,7 +63,7 @@ def ablations(finals: pd.DataFrame, baseline: str, metric: str) -> Table:
     return Table("ablations", f"{metric} against {baseline}", note, pd.DataFrame(shown))
 
 
-def equal_cost(finals: pd.DataFrame, baseline: str, step_seconds: Mapping[str, Sequence[float]] | None = None) -> Table:
+def equal_cost(finals: pd.DataFrame, baseline: str, step_seconds: Seconds | None = None) -> Table:
     """Tokens, FLOPs and seconds to equal loss."""
     found = equal_cost_table(finals, baseline, step_seconds)
     shown: dict[str, Sequence[str]] = _labels(found) | {
@@ -164,14 +165,8 @@ def _best_trial(trials: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
         "seeds": trials["seed"].nunique(),
         "best": ", ".join(f"{short_key(key, keys)}={_value(row[key])}" for key in own if done) or UNKNOWN,
         "loss": means.min() if done else float("nan"),
-        "edge": ", ".join(short_key(key, keys) for key in own if done and _at_edge(trials[key], row[key])) or "no",
+        "edge": ", ".join(short_key(key, keys) for key in own if done and at_edge(row[key], trials[key])) or "no",
     }
-
-
-def _at_edge(tried: pd.Series[Any], chosen: Any) -> bool:
-    numbers = pd.to_numeric(tried, errors="coerce")
-    low, high = numbers.min(), numbers.max()
-    return bool(low < high and pd.to_numeric(pd.Series([chosen]), errors="coerce").isin([low, high]).item())
 
 
 def unfinished(rows: pd.DataFrame) -> Table:

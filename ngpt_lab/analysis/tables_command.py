@@ -16,6 +16,7 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     # Loads pandas and scipy, which usage errors need not wait for.
     from ngpt_lab.analysis.results import read_results
+    from ngpt_lab.analysis.step_costs import STEP_COST, read_step_costs, seconds_by_condition
     from ngpt_lab.analysis.table_text import to_latex, to_markdown
     from ngpt_lab.analysis.tables import all_tables
 
@@ -24,7 +25,8 @@ def main(arguments: list[str]) -> None:
     asked = _asked(folder) | {name: value for name in ("baseline", "metric") if (value := getattr(options, name))}
     if missing := [name for name in ("baseline", "metric") if not isinstance(asked.get(name), str)]:
         raise InputError(f"no sweep.json or sweep.yaml beside {options.results} names the {missing[0]}: give --{missing[0]}.")
-    tables = all_tables(rows, asked["baseline"], asked["metric"], _step_seconds(folder))
+    seconds = seconds_by_condition(read_step_costs(folder / STEP_COST), rows.loc[rows["stage"] == "final", "condition"])
+    tables = all_tables(rows, asked["baseline"], asked["metric"], seconds)
     show = to_latex if options.latex else to_markdown
     print("\n".join(show(table) for table in tables), end="")
 
@@ -56,19 +58,3 @@ def _asked(folder: Path) -> dict[str, Any]:
         raise InputError(f"{specification} cannot be read as YAML: restore it or remove it.") from error
     compare = content.get("compare") if isinstance(content, dict) else None
     return compare if isinstance(compare, dict) else {}
-
-
-def _step_seconds(folder: Path) -> dict[str, list[float]]:
-    """Seconds a step of every measured arm, one for each interleaved round; none where they differ by condition."""
-    from ngpt_lab.analysis.runs import read_json
-
-    path = folder / "step_cost.json"
-    if not path.exists():
-        return {}
-    measured = read_json(path)
-    try:
-        parts = measured.get("conditions", [measured])
-        arms = parts[0]["arms"] if len(parts) == 1 else {}
-        return {arm: [float(second) for second in told["seconds"]] for arm, told in arms.items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path} does not hold the seconds of every arm: measure again.") from error

@@ -73,4 +73,4 @@ def _drop_others(folder: Path, paths: set[str]) -> None:
     for path in folder.rglob("*"):
         ours = path.stem in CAPTIONS and path.suffix in (".png", ".svg")
         if ours and path.relative_to(folder).with_suffix("").as_posix() not in paths:
-            path.unlink()
+            path.unlink(missing_ok=True)

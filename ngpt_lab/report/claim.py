@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-from ngpt_lab.analysis.statistics import LEVEL, SEEDS_FOR_A_CLAIM, Interval, Ratio
-from ngpt_lab.report.measures import ALL_MEASURES, CLAIM_MEASURE, lower_is_better
+from ngpt_lab.analysis.columns import CLAIM_METRIC
+from ngpt_lab.analysis.statistics import LEVEL, POWER, SEEDS_FOR_A_CLAIM, Interval, Ratio
+from ngpt_lab.report.measures import ALL_MEASURES, lower_is_better
 
 PUBLISHED_PARAMETERS = 500_000_000
 PUBLISHED_TOKENS = 10_000_000_000
@@ -42,7 +43,7 @@ def make_claim(
     difference: Interval | None,
     size: tuple[int, int],
     step_ratio: Ratio | None,
-    measure: str = CLAIM_MEASURE,
+    measure: str = CLAIM_METRIC,
     adjusted: Adjusted | None = None,
 ) -> Claim:
     """The claim on one measure; `size` is (tokens, parameters).
@@ -72,14 +73,11 @@ def _verdict(candidate: str, baseline: str, difference: Interval, measure: str, 
     if difference.n < SEEDS_FOR_A_CLAIM:
         return f"No claim: {seeds(difference.n)}, and a claim needs at least {SEEDS_FOR_A_CLAIM}."
     if not difference.excludes_zero:
-        return (
-            f"Cannot tell {candidate} from {baseline}: the interval contains 0; only a difference of "
-            f"{difference.detectable:.4f} {ALL_MEASURES[measure][1]} or more would have been found in 80% of such comparisons."
-        )
+        return f"Cannot tell {candidate} from {baseline}: the interval contains 0; {_missed(difference, measure, adjusted)}"
     if adjusted is not None and not adjusted.significant:
         return (
             f"Cannot tell {candidate} from {baseline}: the interval leaves 0 out, but among {adjusted.among} comparisons "
-            f"that is no evidence (Holm's p = {adjusted.p:.3f})."
+            f"that is no evidence (Holm's p = {adjusted.p:.3f}); {_missed(difference, measure, adjusted)}"
         )
     better = candidate if (difference.mean < 0) == lower_is_better(measure) else baseline
     word = "lower" if lower_is_better(measure) else "higher"
@@ -89,22 +87,39 @@ def _verdict(candidate: str, baseline: str, difference: Interval, measure: str, 
     )
 
 
+def _missed(difference: Interval, measure: str, adjusted: Adjusted | None) -> str:
+    return (
+        f"only a difference of {difference.detectable:.4f} {ALL_MEASURES[measure][1]} or more would have been found in "
+        f"{POWER:.0%} of such {'tables' if adjusted else 'comparisons'}."
+    )
+
+
 def overview(baseline: str, arms: Sequence[str], effects: Mapping[str, Mapping[str, Any]], measure: str) -> str:
-    """One sentence on several arms: which differ from the baseline after Holm's correction, the largest effects first."""
-    told = [arm for arm in arms if arm in effects and effects[arm]["significant"]]
-    told = sorted(told, key=lambda arm: -abs(effects[arm]["effect"]))
+    """One sentence on several arms: which differ from the baseline after Holm's correction, the largest effects first.
+
+    An arm without a difference comes with the smallest that would have been found; those not tested are named apart.
+    """
+    tested = [arm for arm in arms if arm in effects and effects[arm]["n"] >= SEEDS_FOR_A_CLAIM]
+    told = sorted((arm for arm in tested if effects[arm]["significant"]), key=lambda arm: -abs(effects[arm]["effect"]))
     good = [arm for arm in told if (effects[arm]["effect"] < 0) == lower_is_better(measure)]
-    bad = [arm for arm in told if arm not in good]
-    others = len(arms) - len(told)
-    parts = [f"{len(told)} of {len(arms)} arms differ from {baseline} in {_quantity(measure)} after Holm's correction"]
-    parts += [f"{word}: {_named(some, effects)}" for word, some in (("better", good), ("worse", bad)) if some]
-    parts += [f"for the other {others} no difference was shown" if told else "no difference was shown"] if others else []
-    return "; ".join(parts) + "."
+    found = {arm: f"{arm} ({effects[arm]['effect']:+.4f})" for arm in told}
+    missed = [f"{arm} ({effects[arm]['detectable']:.4f})" for arm in tested if arm not in told]
+    paired = [arm for arm in arms if arm in effects and 0 < effects[arm]["n"] < SEEDS_FOR_A_CLAIM]
+    apart = [arm for arm in arms if arm not in effects or not effects[arm]["n"]]
+    rest = (
+        ("better", [found[arm] for arm in good]),
+        ("worse", [found[arm] for arm in told if arm not in good]),
+        (f"no difference was shown (in brackets the smallest that would have been, in {POWER:.0%} of such tables)", missed),
+        (f"not tested for want of {SEEDS_FOR_A_CLAIM} seeds", paired),
+        (f"not tested, as they share no seed with {baseline}", apart),
+    )
+    among = f"{len(told)} of {len(tested)} tested arms differ" if tested else "No arm could be tested for a difference"
+    first = f"{among} from {baseline} in {_quantity(measure)}" + (" after Holm's correction" if tested else "")
+    return "; ".join([first, *(f"{part}: {_listed(names)}" for part, names in rest if names)]) + "."
 
 
-def _named(arms: Sequence[str], effects: Mapping[str, Mapping[str, Any]]) -> str:
-    named = ", ".join(f"{arm} ({effects[arm]['effect']:+.4f})" for arm in arms[:_NAMED])
-    return named if len(arms) <= _NAMED else f"{named} and {len(arms) - _NAMED} more"
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
 
 
 def _numbers(candidate: str, baseline: str, difference: Interval, size: tuple[int, int], unit: str) -> str:

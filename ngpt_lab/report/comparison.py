@@ -12,13 +12,15 @@ from typing import Any
 
 import pandas as pd
 
+from ngpt_lab.analysis.columns import CLAIM_METRIC
 from ngpt_lab.analysis.results import condition_text, rows_of_runs
 from ngpt_lab.analysis.runs import Run, arms_of, refuse_duplicates
 from ngpt_lab.analysis.statistics import Ratio, round_ratio
+from ngpt_lab.analysis.step_costs import STEP_COST, read_step_costs
 from ngpt_lab.errors import InputError
-from ngpt_lab.report.measures import ALL_MEASURES, CLAIM_MEASURE
+from ngpt_lab.report.measures import ALL_MEASURES
 from ngpt_lab.report.sameness import refuse_other_data
-from ngpt_lab.report.sources import STEP_COST, TUNING, Collection, Trial, Unused, left_out, read_step_costs
+from ngpt_lab.report.sources import TUNING, Collection, Trial, Unused, left_out
 from ngpt_lab.report.trials import read_searched, trial_rows
 
 Measured = Sequence[Mapping[str, Any]]
@@ -144,7 +146,7 @@ def _baseline(collection: Collection, used: Sequence[Run]) -> str:
 
 
 def _metric(collection: Collection) -> str:
-    metric = collection.metric or CLAIM_MEASURE
+    metric = collection.metric or CLAIM_METRIC
     if metric not in ALL_MEASURES:
         raise InputError(f"there is no measure {metric!r} to compare by: the measures are {', '.join(ALL_MEASURES)}.")
     return metric

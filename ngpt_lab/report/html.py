@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ngpt_lab.analysis.wording import duration
 from ngpt_lab.report.claim import short
 from ngpt_lab.report.comparison import Comparison
 from ngpt_lab.report.plates import Plate
@@ -103,15 +104,6 @@ def probability(value: float | None) -> str:
 def power(value: float) -> str:
     """Three digits and a power of ten."""
     return "-" if value == 0 else f"{value:.2e}"
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes, minutes and seconds, or seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def clipped_value(value: object) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+from ngpt_lab.analysis.columns import METRICS
 from ngpt_lab.analysis.frames import MEASURES
 
-CLAIM_MEASURE = "test/bits_per_byte"
-ALL_MEASURES = MEASURES | {
-    "val/accuracy": ("validation", "share of tokens predicted first"),
-    "test/accuracy": ("test", "share of tokens predicted first"),
-    "train/loss": ("training", "nats per token"),
-}
+ALL_MEASURES = MEASURES | METRICS
 """Measure -> split and unit."""
 
 

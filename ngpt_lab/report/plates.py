@@ -86,7 +86,7 @@ def _compared(condition: Condition, metric: str, effects: pd.DataFrame, arms: Se
 
 def _ratios(condition: Condition) -> pd.DataFrame:
     """Effort of the baseline over that of each arm: arm, effort, ratio, low, high."""
-    table = equal_cost_table(condition.finals, condition.baseline, condition.step_seconds())
+    table = equal_cost_table(condition.finals, condition.baseline, {condition.name: condition.step_seconds()})
     efforts = {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
     frames = [
         pd.DataFrame(

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from ngpt_lab.analysis.runs import RECORD, Run, load_run, name_arms, read_json, read_record
+from ngpt_lab.analysis.step_costs import STEP_COST, read_step_costs
 from ngpt_lab.errors import InputError
 from ngpt_lab.report.trials import ended, read_searched
 
 COMPARISON, SWEEP = "compare.json", "sweep.json"
-STEP_COST = "step_cost.json"
 TUNING = "tuning.csv"
 _COMPARISON_KEYS = {"arms": dict, "baseline": str, "seeds": list, "budgets": list}
 _SWEEP_KEYS = {"baseline": str, "metric": str, "runs": list}
@@ -213,22 +213,6 @@ def _unused(name: str, record: Mapping[str, Any], problem: str) -> Unused:
     told = f" ({error})" if (error := record.get("error")) and str(error) not in problem else ""
     still = ": interrupted, or still being trained" if status == "running" else ""
     return Unused(name, state, problem + told + still, record)
-
-
-def read_step_costs(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The interleaved measurements of a step, one for each condition; empty where there are none."""
-    if not path.exists():
-        return ()
-    content = read_json(path)
-    measured = content["conditions"] if isinstance(content.get("conditions"), list) else [content]
-    for one in measured:
-        try:
-            rounds = {len(arm["seconds"]) for arm in one["arms"].values()}
-        except (KeyError, TypeError, AttributeError):
-            rounds = set()
-        if len(rounds) != 1 or 0 in rounds:
-            raise InputError(f"{path} needs the seconds of the same number of rounds for every arm: measure again.")
-    return tuple(measured)
 
 
 def _text(path: Path) -> str | None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ngpt_lab.analysis.columns import measured
 from ngpt_lab.analysis.results import rows_of_runs
 from ngpt_lab.analysis.runs import Run, sweep_labels
+from ngpt_lab.analysis.states import problem_of
 from ngpt_lab.analysis.table_text import Table, to_latex, to_markdown
 from ngpt_lab.analysis.tables import all_tables, finished_losses
 from ngpt_lab.files import write_atomically
@@ -36,7 +38,7 @@ def _tables(comparison: Comparison) -> list[Table]:
     finals = comparison.finals
     # Where no run has the measure of the claim, the tables compare by the loss that every run has.
     metric = comparison.metric if finals[comparison.metric].notna().any() else "val/loss"
-    seconds = comparison.conditions[0].step_seconds() if len(comparison.conditions) == 1 else None
+    seconds = {condition.name: condition.step_seconds() for condition in comparison.conditions}
     # Where the baseline has no run there is nothing to set against it, but there are losses.
     compared = [condition.name for condition in comparison.conditions if comparison.baseline in condition.arms]
     rows = [_trial_rows(comparison), finals[finals["condition"].isin(compared)]]
@@ -57,9 +59,8 @@ def _trial_rows(comparison: Comparison) -> pd.DataFrame:
 
 def _as_run(trial: Trial) -> Run:
     record = trial.record
-    problem = None if record["status"] == "finished" else str(record.get("error"))
     budget = int(record.get("budget") or record["tokens"])
-    return Run(trial.folder, str(record.get("arm")), budget, record, pd.DataFrame(), problem)
+    return Run(trial.folder, str(record.get("arm")), budget, record, pd.DataFrame(), problem_of(record), measured(record, []))
 
 
 def _left_out(comparison: Comparison) -> list[Table]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ngpt_lab.analysis.trials import at_edge
+from ngpt_lab.analysis.wording import short_key
 from ngpt_lab.errors import InputError
 
 TUNED = "tuned: "
@@ -86,18 +88,11 @@ def _edges(tried: pd.DataFrame, keys: list[str], settings: Mapping[str, Any]) ->
     """A clause for each number that was varied and is the arm's own at its smallest or largest."""
     clauses = []
     for key in keys:
-        numbers = pd.to_numeric(tried[key], errors="coerce")
-        low, high = numbers.min(), numbers.max()
-        if low < high and (_same(low, settings.get(key)) or _same(high, settings.get(key))):
-            clauses.append(f"{_short(key, keys)} {_AT_EDGE} what was tried ({low:g}..{high:g})")
+        if at_edge(settings.get(key), tried[key]):
+            numbers = pd.to_numeric(tried[key], errors="coerce")
+            low, high = numbers.min(), numbers.max()
+            clauses.append(f"{short_key(key, keys)} {_AT_EDGE} what was tried ({low:g}..{high:g})")
     return clauses
-
-
-def _short(key: str, keys: list[str]) -> str:
-    """The last part of a dotted key, and the one it belongs to where another key ends alike."""
-    parts = [part for part in key.split(".") if part != "init_args"]
-    alone = sum(other.rpartition(".")[2] == parts[-1] for other in keys) == 1
-    return parts[-1] if alone else ".".join(parts[-2:])
 
 
 def _is_learning_rate(key: str) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ngpt_lab.analysis.wording import short_key
 from ngpt_lab.errors import InputError
 from ngpt_lab.models.flops import flops_per_token
 from ngpt_lab.sweep.fairness import check_same, check_sizes
-from ngpt_lab.sweep.records import label
 from ngpt_lab.sweep.spec import Base, Point, Spec
 from ngpt_lab.training.arms import arm_arguments
 from ngpt_lab.training.cli import DryCLI
@@ -47,7 +47,7 @@ def names_of_points(spec: Spec) -> dict[str, str]:
     points = [*spec.conditions, *(point for base in spec.bases for point in base.points)]
     points += [point for some in (spec.tuning.points.values() if spec.tuning else ()) for point in some]
     keys = list(dict.fromkeys(key for point in points for key in point))
-    return {key: label(key, keys) for key in keys}
+    return {key: short_key(key, keys) for key in keys}
 
 
 def point_name(point: Point, names: Mapping[str, str]) -> str:

@@ -1,19 +1,15 @@
 """What is seen of a sweep while it runs: how far it is, and a line for each run in training."""
 
-import json
 import time
 from collections.abc import Sequence
-from datetime import timedelta
-from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from ngpt_lab.analysis.wording import duration
+from ngpt_lab.sweep.records import METRICS, newest_row
 from ngpt_lab.sweep.run import PlannedRun
-
-# Longer than a few rows of the metrics of a large model.
-TAIL = 1 << 18
 
 
 class Display:
@@ -58,7 +54,7 @@ class Display:
         for run in running:
             if run not in self.lines:
                 self.lines[run] = self.progress.add_task(run.name, total=run.steps, told="starts")
-        latest = {run: latest_row(run.folder / "metrics.jsonl") for run in (*running, *elsewhere) if run in self.left}
+        latest = {run: newest_row(run.folder / METRICS) for run in (*running, *elsewhere) if run in self.left}
         for run in running:
             step = latest[run].get("step", 0)
             self.progress.update(self.lines[run], completed=step, told=told(latest[run], run.steps))
@@ -85,30 +81,13 @@ class Display:
         since, before = self.first = self.first or (now, done)
         if done <= before:
             return ""
-        return f", {timedelta(seconds=int((now - since) / (done - before) * (self.steps - done)))} left"
+        return f", {duration((now - since) / (done - before) * (self.steps - done))} left"
 
 
 def told(row: dict[str, Any], steps: int) -> str:
     """A run's loss, and the time it still takes."""
-    if not row:
+    if "train/loss" not in row:
         return "starts"
-    loss = row.get("train/loss")
-    left = timedelta(seconds=int(row["time"] / max(row["step"], 1) * (steps - row["step"])))
+    loss = row["train/loss"]
+    left = duration(row["time"] / max(row["step"], 1) * (steps - row["step"]))
     return f"loss {'not finite' if loss is None else f'{loss:.4f}'}, {left} left"
-
-
-def latest_row(metrics: Path) -> dict[str, Any]:
-    """The last whole training row of a metrics file that may be growing; empty where there is none."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL))
-            lines = file.read().splitlines(keepends=True)
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        if line.endswith(b"\n") and b'"train/loss"' in line:
-            try:
-                return dict(json.loads(line))
-            except ValueError:  # the tail's first, cut off
-                return {}
-    return {}

@@ -6,6 +6,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ngpt_lab.analysis.wording import duration
 from ngpt_lab.errors import InputError
 from ngpt_lab.sweep.cells import names_of_points
 from ngpt_lab.sweep.plan import FINAL, Sweep, SweepRun
@@ -95,12 +96,3 @@ def measured_speed(sweep: Sweep) -> float | None:
         return None
     finally:
         torch.set_num_threads(before)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

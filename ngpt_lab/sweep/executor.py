@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
+from ngpt_lab.analysis.states import misses_steps, problem_of
 from ngpt_lab.sweep.claims import Claims, NoClaims
 from ngpt_lab.sweep.display import Display
 from ngpt_lab.sweep.run import PlannedRun
@@ -110,7 +111,8 @@ class Service:
         else:
             error = job.error()
             if error is None and not run.finished:
-                error = "it stopped before its last step: leave out whatever ends a run early"
+                early = "it stopped before its last step: leave out whatever ends a run early"
+                error = early if misses_steps(run.record()) else problem_of(run.record())
             if error is not None:
                 record_failure(run, error)
             self._settle(run, error, here=True)
@@ -142,8 +144,8 @@ class Service:
         record = run.record()
         if run.finished:
             self._settle(run, None, here=False)
-        elif record.get("status") == "failed" and self.to_retry.get(run) != written(run):
-            self._settle(run, str(record.get("error")), here=False)
+        elif run.failed and self.to_retry.get(run) != written(run):
+            self._settle(run, str(record.get("error") or problem_of(record)), here=False)
         else:
             return False
         return True

@@ -1,16 +1,17 @@
 """What a run folder says, as far as it can be read: the run may be going on, or have been killed in the middle of a word."""
 
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ngpt_lab.analysis.columns import finite
+from ngpt_lab.analysis.states import problem_of, state_of
+
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
-STATES = ("finished", "failed", "running", "interrupted", "waiting")
-ENDED = ("finished", "failed")
+
 _TAIL = 1 << 20
 """Bytes at the end of metrics.jsonl that hold the newest rows of any model."""
 
@@ -74,16 +75,9 @@ def state(record: Mapping[str, Any], problem: str, is_alive: Callable[[], bool])
     if record.get("status") == "failed":
         error = str(record.get("error") or "its record does not say why")
         return "failed", error.encode("utf-8", "backslashreplace").decode()  # half a character cannot be written or shown
-    if record.get("status") == "finished" and _took_all_steps(record):
-        return "finished", ""
-    if not problem and record.get("status") != "running":
-        return "interrupted", "it stopped before its last step"
-    return "running" if is_alive() else "interrupted", problem
-
-
-def _took_all_steps(record: Mapping[str, Any]) -> bool:
-    steps, tokens_per_step = number(record, "steps"), number(record, "tokens_per_step")
-    return steps is not None and tokens_per_step is not None and record.get("tokens") == steps * tokens_per_step
+    if problem or record.get("status") == "running":
+        return "running" if is_alive() else "interrupted", problem
+    return state_of(record), problem_of(record) or ""
 
 
 def modified(path: Path) -> float:
@@ -102,17 +96,4 @@ def part(record: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def number(record: Mapping[str, Any], key: str) -> float | None:
     """A finite number within a record."""
-    value = record.get(key)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
-
-
-def label(key: str, keys: Iterable[str]) -> str:
-    """The shortest end of a dotted key, less init_args, that no other of `keys` has."""
-    parts = _parts(key)
-    others = [_parts(other) for other in keys if other != key]
-    length = next((n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others)), len(parts))
-    return ".".join(parts[-length:])
-
-
-def _parts(key: str) -> list[str]:
-    return [part for part in key.split(".") if part != "init_args"]
+    return finite(record.get(key))

@@ -2,25 +2,22 @@
 
 import csv
 import io
-import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+from ngpt_lab.analysis.columns import COLUMNS, MEASURED, PLANNED, cell, measured
+from ngpt_lab.analysis.states import ENDED
 from ngpt_lab.analysis.table_settings import TABLE_SETTINGS
+from ngpt_lab.analysis.wording import short_key
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import atomic_file, write_atomically
 from ngpt_lab.sweep.claims import EXPIRY, is_dead, newest
 from ngpt_lab.sweep.records import (
-    ENDED,
     METRICS,
     RECORD,
-    label,
     newest_row,
-    number,
     part,
     read_object,
     read_rows,
@@ -31,21 +28,7 @@ SWEEP = "sweep.json"
 CLAIMS = "claims"
 RESULTS = "results.csv"
 TUNING = "tuning.csv"
-PLANNED = ("stage", "name", "id", "base", "ablation", "arm", "condition", "budget", "seed")
-STATE = ("status", "error", "tokens", "steps", "parameters", "flops_per_token", "wall_time_s")
-FINAL = ("val/loss", "val/bits_per_byte", "val/accuracy", "test/loss", "test/bits_per_byte", "test/accuracy")
-SCALES = {
-    "mean/attention_alpha": "eigen/attention_alpha/",
-    "mean/mlp_alpha": "eigen/mlp_alpha/",
-    "mean/s_qk": "scale/s_qk/",
-    "mean/s_u": "scale/s_u/",
-    "mean/s_v": "scale/s_v/",
-    "mean/s_z": "scale/s_z/",
-}
-MEASURED = ("train/loss", *FINAL, "clipped_share", *SCALES)
 _VARIED = ("condition", "point", "trial")
-_LAST = 0.1
-"""Share of a run over whose end the training loss is averaged."""
 
 Row = dict[str, str]
 
@@ -98,7 +81,7 @@ def read_results(path: Path) -> tuple[list[str], list[Row]]:
 
 def columns(sweep: Mapping[str, Any]) -> list[str]:
     """The columns of results.csv."""
-    return [*PLANNED, *STATE, *MEASURED, *_settings_shown(sweep)]
+    return [*COLUMNS, *_settings_shown(sweep)]
 
 
 def result_rows(folder: Path, sweep: Mapping[str, Any]) -> list[Row]:
@@ -127,7 +110,7 @@ def ended_rows(folder: Path, sweep: Mapping[str, Any]) -> dict[str, Row]:
     if header != columns(sweep):
         return {}
     ended = {(row["name"], row["id"]): row for row in rows if row["status"] in ENDED}
-    found = ((run["folder"], ended.get((_cell(run.get("name")), _cell(run.get("id"))))) for run in sweep["runs"])
+    found = ((run["folder"], ended.get((cell(run.get("name")), cell(run.get("id"))))) for run in sweep["runs"])
     return {name: row for name, row in found if row and _is_older(folder / "runs" / name / RECORD, written)}
 
 
@@ -149,8 +132,8 @@ def _is_older(path: Path, written: int) -> bool:
 
 
 def _planned(run: Mapping[str, Any], keys: Sequence[str]) -> Row:
-    condition = "; ".join(f"{label(key, keys)}={_cell(value)}" for key, value in part(run, "condition").items())
-    return {column: condition if column == "condition" else _cell(run.get(column)) for column in PLANNED}
+    condition = "; ".join(f"{short_key(key, keys)}={cell(value)}" for key, value in part(run, "condition").items())
+    return {column: condition if column == "condition" else cell(run.get(column)) for column in PLANNED}
 
 
 def _read_run(place: Path, run: Mapping[str, Any], keys: Sequence[str], claim: Path | None) -> Row:
@@ -177,7 +160,7 @@ def _read_run(place: Path, run: Mapping[str, Any], keys: Sequence[str], claim: P
         **measures,
         **_settings(run, record, keys),
     }
-    return {name: _cell(value) for name, value in cells.items()}
+    return {name: cell(value) for name, value in cells.items()}
 
 
 def _settings(run: Mapping[str, Any], record: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -190,25 +173,7 @@ def _settings(run: Mapping[str, Any], record: Mapping[str, Any], keys: Sequence[
 def _measures(place: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """What a finished run measured, and what of it cannot be read."""
     rows, problem = read_rows(place / METRICS)
-    trained = [row for row in rows if "train/loss" in row]
-    steps = number(record, "steps") or 0
-    losses = [number(row, "train/loss") for row in trained if row["step"] > steps * (1 - _LAST)]
-    last = trained[-1] if trained else {}
-    known = [loss for loss in losses if loss is not None]
-    final = part(record, "final")
-    return {
-        "train/loss": fmean(known) if known and len(known) == len(losses) else None,
-        **{name: final.get(name) for name in FINAL},
-        "clipped_share": last.get("train/clipped_share"),
-        **{name: _mean_size(last, prefix) for name, prefix in SCALES.items()},
-    }, problem
-
-
-def _mean_size(row: Mapping[str, Any], prefix: str) -> float | None:
-    """The mean magnitude of a scale over its layers."""
-    values = [number(row, key) for key in row if key.startswith(prefix) and key.endswith("/mean_abs")]
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    return dict(measured(record, rows)), problem
 
 
 def _trials(folder: Path, sweep: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
@@ -243,7 +208,7 @@ def _learning_rate(folder: Path, run: Mapping[str, Any]) -> str:
     """The learning rate of a trial, of its record where it is not what is tried."""
     tried = _rates(part(run, "trial"))
     record = {} if tried else read_object(folder / "runs" / run["folder"] / RECORD)[0]
-    return _cell(next(iter(tried or _rates(part(record, "settings"))), None))
+    return cell(next(iter(tried or _rates(part(record, "settings"))), None))
 
 
 def _rates(settings: Mapping[str, Any]) -> list[Any]:
@@ -253,16 +218,6 @@ def _rates(settings: Mapping[str, Any]) -> list[Any]:
 def _keys(runs: Iterable[Mapping[str, Any]], *parts: str) -> list[str]:
     """The dotted keys under some entries of the runs, in the order in which they come."""
     return list(dict.fromkeys(key for name in parts for run in runs for key in part(run, name)))
-
-
-def _cell(value: object) -> str:
-    """A value as text: floats exact, nothing for what is not known."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    if isinstance(value, str):
-        # A lone carriage return would end the row: csv does not quote it.
-        return value.replace("\r\n", "\n").replace("\r", "\n")
-    return json.dumps(value)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Row]) -> bytes:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ngpt_lab.analysis.states import state_of
+
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
@@ -47,12 +49,10 @@ class PlannedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether its record says so, and that no step is missing."""
-        record = self.record()
-        whole = record.get("steps", 0) * record.get("tokens_per_step", 0)
-        return record.get("status") == "finished" and record.get("tokens") == whole
+        """Whether it took all its steps and has a validation loss."""
+        return state_of(self.record()) == "finished"
 
     @property
     def failed(self) -> bool:
-        """Whether its record says so."""
-        return self.record().get("status") == "failed"
+        """Whether it came to nothing that could be used or continued."""
+        return state_of(self.record()) == "failed"

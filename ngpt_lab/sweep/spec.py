@@ -8,16 +8,6 @@ from typing import Any
 Point = Mapping[str, Any]
 """One point of a grid: dotted key of `fit` -> value."""
 
-METRICS = (
-    "test/bits_per_byte",
-    "test/loss",
-    "test/accuracy",
-    "val/bits_per_byte",
-    "val/loss",
-    "val/accuracy",
-    "train/loss",
-)
-
 
 @dataclass(frozen=True)
 class Base:

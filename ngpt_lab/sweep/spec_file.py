@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader
 
+from ngpt_lab.analysis.columns import CLAIM_METRIC, METRICS
 from ngpt_lab.errors import InputError
 from ngpt_lab.sweep.fairness import SAME_FOR_ALL
-from ngpt_lab.sweep.spec import METRICS, Base, Point, Spec, Tuning
+from ngpt_lab.sweep.spec import Base, Point, Spec, Tuning
 from ngpt_lab.training.arms import shipped
 
 KEYS = (
@@ -65,7 +66,7 @@ class _Reader:
         bases = tuple(self.base(name, content) for name, content in self.mapping("bases", needed=True).items())
         compare = self.mapping("compare", needed=True)
         self.only_known(compare, ("baseline", "metric"), "compare.")
-        metric = str(compare.get("metric", METRICS[0]))
+        metric = str(compare.get("metric", CLAIM_METRIC))
         if metric not in METRICS:
             raise self.wrong(f"compare.metric {metric!r} is not known: choose one of {', '.join(METRICS)}")
         if not isinstance(compare.get("baseline"), str):

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ngpt_lab.analysis.states import STATES
+from ngpt_lab.analysis.wording import duration
 from ngpt_lab.arguments import OptionParser
 from ngpt_lab.errors import InputError
 from ngpt_lab.sweep.claims import newest
 from ngpt_lab.sweep.records import (
     METRICS,
     RECORD,
-    STATES,
     modified,
     newest_row,
     number,
@@ -205,13 +206,6 @@ def first_line(error: str) -> str:
     """The first line of an error, cut where it is long."""
     line = error.strip().partition("\n")[0]
     return line if len(line) <= ERROR_LENGTH else line[: ERROR_LENGTH - 3] + "..."
-
-
-def duration(seconds: float) -> str:
-    """A time as hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 def console() -> Console:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ngpt_lab.analysis.results import METRICS, SCALES
+from ngpt_lab.analysis.columns import METRICS, SCALES
 
 ROW_COUNT = 20
 LAYERS = 3
@@ -124,3 +124,23 @@ def made_rows() -> Callable[..., pd.DataFrame]:
         return pd.DataFrame(found).astype(dict.fromkeys(SCALES, float))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[..., Path]:
+    """Six steps of the debug size, into a folder, with more config files."""
+    from ngpt_lab.training.cli import CLI
+
+    configs = Path(__file__).parents[2] / "configs"
+
+    def train(folder: Path, model: Path, *more: Path) -> Path:
+        text = folder.parent / "words.txt"
+        text.write_text("the norm of a vector on the sphere is one\n" * 3000)
+        files = [configs / "base.yaml", model, configs / "size" / "debug.yaml", *more]
+        words = [word for file in files for word in ("-c", str(file))]
+        words += [f"--data.files={text}", f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
+        words += ["--trainer.accelerator=cpu", "--trainer.max_steps=6", "--telemetry.scales_every_n_steps=3"]
+        CLI(["fit", *words, "--data.eval_windows=16", "--checkpoint.every_n_train_steps=3"])
+        return folder
+
+    return train

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ngpt_lab.analysis.ablation_table import BASELINE, NO_DIFFERENCE, ablation_table, equal_cost_table
-from ngpt_lab.analysis.results import METRICS
+from ngpt_lab.analysis.columns import METRICS
 from ngpt_lab.analysis.statistics import holm
 from ngpt_lab.errors import InputError
 
@@ -161,7 +161,7 @@ def power_law(made_rows: MadeRows, speed_up: float, arm: str, **changes: object)
 def test_equal_loss_costs_tokens_flops_and_seconds(made_rows: MadeRows) -> None:
     plain = power_law(made_rows, 1.0, "plain")
     rows = pd.concat([plain, power_law(made_rows, 1.5, "arm", flops_per_token=6_000_000)])
-    [row] = equal_cost_table(rows, "plain", {"plain": [1.0, 2.0], "arm": [2.0, 4.0]}).to_dict("records")
+    [row] = equal_cost_table(rows, "plain", {"": {"plain": [1.0, 2.0], "arm": [2.0, 4.0]}}).to_dict("records")
     assert (row["tokens"], row["flops"], row["seconds"]) == pytest.approx((1.5, 1.25, 0.75))
     assert (row["n"], row["reason"]) == (3, "")
     assert row["tokens_low"] <= row["tokens"] <= row["tokens_high"]
@@ -170,21 +170,22 @@ def test_equal_loss_costs_tokens_flops_and_seconds(made_rows: MadeRows) -> None:
 def test_seconds_count_the_tokens_of_a_step(made_rows: MadeRows) -> None:
     plain, arm = power_law(made_rows, 1.0, "plain"), power_law(made_rows, 1.5, "arm")
     arm["steps"] //= 2
-    [row] = equal_cost_table(pd.concat([plain, arm]), "plain", {"plain": [1.0], "arm": [2.0]}).to_dict("records")
+    [row] = equal_cost_table(pd.concat([plain, arm]), "plain", {"": {"plain": [1.0], "arm": [2.0]}}).to_dict("records")
     assert row["seconds"] == pytest.approx(1.5)
 
 
-def test_steps_measured_once_are_not_taken_for_several_conditions(made_rows: MadeRows) -> None:
+def test_the_steps_of_a_condition_are_those_measured_under_it(made_rows: MadeRows) -> None:
     rows = pd.concat([power_law(made_rows, 1.0, "plain"), power_law(made_rows, 1.5, "arm")])
-    both = pd.concat([rows.assign(condition="a=1"), rows.assign(condition="a=2")])
-    found = equal_cost_table(both, "plain", {"plain": [1.0], "arm": [2.0]})
-    assert found["tokens"].to_list() == pytest.approx([1.5, 1.5])
-    assert found["seconds"].isna().all()
+    three = pd.concat([rows.assign(condition=name) for name in ("a=1", "a=2", "a=3")])
+    seconds = {"a=2": {"plain": [1.0], "arm": [2.0]}, "a=1": {"plain": [1.0], "arm": [1.0]}}
+    found = equal_cost_table(three, "plain", seconds)
+    assert found["tokens"].to_list() == pytest.approx([1.5, 1.5, 1.5])
+    assert found["seconds"].to_list() == pytest.approx([1.5, 0.75, math.nan], nan_ok=True)
 
 
 def test_what_is_not_claimed_says_why(made_rows: MadeRows) -> None:
     rows = pd.concat([power_law(made_rows, 1.0, "plain"), power_law(made_rows, 9.0, "arm")])
-    [row] = equal_cost_table(rows, "plain", {"plain": [1.0], "arm": [2.0]}).to_dict("records")
+    [row] = equal_cost_table(rows, "plain", {"": {"plain": [1.0], "arm": [2.0]}}).to_dict("records")
     assert "outside its finished points" in row["reason"]
     assert all(math.isnan(row[cost]) for cost in ("tokens", "flops", "seconds", "loss"))
 

@@ -197,7 +197,7 @@ def test_tuning_has_a_panel_a_key_and_stars_what_was_chosen() -> None:
     trials = frame("val_loss", arm=ARMS, seed=[1], budget=[1000], **{"model.lr": (1.0, 2.0, 3.0), "model.decay": (0.0, 0.1)})
     trials["kind"] = "a"
     figure = drawn(figures.tuning_curves(trials))
-    assert [axes.get_xlabel() for axes in figure.axes] == ["model.lr", "model.decay"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["lr", "decay"]
     best = trials.loc[trials.groupby("arm")["val_loss"].idxmin()]
     assert {points(star)[0] for star in stars(figure)[:2]} == set(zip(best["model.lr"], best["val_loss"], strict=True))
     chosen = trials.assign(chosen=trials["model.lr"].eq(2.0) & trials["model.decay"].eq(0.1))

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ngpt_lab.analysis.columns import COLUMNS, SCALES
 from ngpt_lab.analysis.figures import final_loss
 from ngpt_lab.analysis.frames import final_losses
-from ngpt_lab.analysis.results import COLUMNS, SCALES, by_condition, final_rows, read_results, rows_of_runs
+from ngpt_lab.analysis.results import by_condition, final_rows, read_results, rows_of_runs
 from ngpt_lab.analysis.runs import load_run
 from ngpt_lab.errors import InputError
 from ngpt_lab.sweep import results as written
@@ -150,7 +151,13 @@ def test_the_training_loss_is_a_mean_over_the_last_tenth(tmp_path: Path, write_r
 
 @pytest.mark.parametrize(
     ("changes", "status"),
-    [({"status": "failed", "error": "x"}, "failed"), ({"status": "stopped"}, "interrupted"), ({"tokens": 2048}, "failed")],
+    [
+        ({"status": "failed", "error": "x"}, "failed"),
+        ({"status": "stopped"}, "interrupted"),
+        ({"tokens": 2048}, "interrupted"),
+        ({"final": {}}, "failed"),
+        ({"final": {"val/loss": float("inf")}}, "failed"),
+    ],
 )
 def test_a_run_that_cannot_be_used_is_a_row_that_says_so(
     tmp_path: Path, write_run: WriteRun, changes: dict[str, Any], status: str
@@ -159,6 +166,30 @@ def test_a_run_that_cannot_be_used_is_a_row_that_says_so(
     [row] = rows_of_runs([run]).to_dict("records")
     assert (row["status"], row["error"]) == (status, run.problem)
     assert all(np.isnan(row[column]) for column in SCALES)
+    labels = {"name": "run", "folder": "run", "arm": "ngpt", "budget": 819_200, "seed": 0, "steps": 400, "stage": "final"}
+    (tmp_path / "runs").mkdir()
+    run.folder.rename(tmp_path / "runs" / "run")
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": [labels]}))
+    read = read_results(written.write_results(tmp_path))
+    assert read["status"].to_list() == [status]
+    assert read["val/loss"].isna().all()
+
+
+def test_a_sweeps_rows_are_those_of_its_runs_where_rows_are_odd(tmp_path: Path, write_run: WriteRun) -> None:
+    """A loss that is no number, and telemetry that is not in the last row."""
+    place = write_run(tmp_path / "runs" / "odd", "nemotron")
+    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    rows[-2] |= {"train/loss": None, "train/clipped_share": None}
+    rows[3] |= {"scale/s_z/mean_abs": 7.0}
+    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = {"name": "odd", "folder": "odd", "arm": "ngpt", "budget": 819_200, "seed": 0, "steps": 400, "stage": "final"}
+    (tmp_path / "sweep.json").write_text(json.dumps({"runs": [labels]}))
+    [read], [made] = (
+        frame.to_dict("records") for frame in (read_results(written.write_results(tmp_path)), rows_of_runs([load_run(place)]))
+    )
+    for row in (read, made):
+        assert np.isnan(row["train/loss"])
+        assert (row["mean/s_z"], row["clipped_share"]) == (7.0, 0.15)
 
 
 def test_figures_take_these_rows_as_they_take_those_of_runs(tmp_path: Path, write_run: WriteRun) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,25 +12,13 @@ import pytest
 
 from ngpt_lab.analysis.rotation import angle_turned
 from ngpt_lab.analysis.runs import Run, load_run
-from ngpt_lab.training.cli import CLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-def train(folder: Path, *configs: Path) -> Path:
-    """Six steps of the debug size."""
-    text = folder.parent / "words.txt"
-    text.write_text("the norm of a vector on the sphere is one\n" * 3000)
-    files = [CONFIGS / "base.yaml", configs[0], CONFIGS / "size" / "debug.yaml", *configs[1:]]
-    words = [word for file in files for word in ("-c", str(file))]
-    words += [f"--data.files={text}", f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
-    words += ["--trainer.accelerator=cpu", "--trainer.max_steps=6", "--telemetry.scales_every_n_steps=3"]
-    CLI(["fit", *words, "--data.eval_windows=16", "--checkpoint.every_n_train_steps=3"])
-    return folder
+Train = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run on the sphere."""
     return load_run(train(tmp_path_factory.mktemp("runs") / "ngpt", CONFIGS / "model" / "ngpt.yaml"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +12,15 @@ import pytest
 from ngpt_lab.analysis.scales import scale_history, scale_summary, scales_of
 from ngpt_lab.analysis.weights import load_trained
 from ngpt_lab.errors import InputError
-from ngpt_lab.training.cli import CLI
 from ngpt_lab.training.telemetry import named_scales
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+Train = Callable[..., Path]
 KEYS = ["scale", "layer", "channel"]
 
 
-def train(folder: Path, *configs: Path) -> Path:
-    """Six steps of the debug size."""
-    text = folder.parent / "words.txt"
-    text.write_text("the norm of a vector on the sphere is one\n" * 3000)
-    files = [CONFIGS / "base.yaml", configs[0], CONFIGS / "size" / "debug.yaml", *configs[1:]]
-    words = [word for file in files for word in ("-c", str(file))]
-    words += [f"--data.files={text}", f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
-    words += ["--trainer.accelerator=cpu", "--trainer.max_steps=6", "--telemetry.scales_every_n_steps=3"]
-    CLI(["fit", *words, "--data.eval_windows=16", "--checkpoint.every_n_train_steps=3"])
-    return folder
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with scalar and vector scales."""
     files = [CONFIGS / "model" / "ngpt.yaml", CONFIGS / "ablation" / "scalar_s_qk.yaml"]
     return train(tmp_path_factory.mktemp("runs") / "ngpt", *files)

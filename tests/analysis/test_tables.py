@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from ngpt_lab.analysis.results import COLUMNS
+from ngpt_lab.analysis.columns import COLUMNS
 from ngpt_lab.analysis.table_settings import OPTIMISATION, TABLE_SETTINGS
 from ngpt_lab.analysis.table_text import Table, to_latex, to_markdown
 from ngpt_lab.analysis.tables import all_tables
@@ -123,7 +123,7 @@ def test_every_table_is_drawn(rows: pd.DataFrame) -> None:
 
 
 def test_the_tables_hold_what_the_rows_hold(rows: pd.DataFrame) -> None:
-    tables = named(rows, step_seconds={"plain": [1.0, 1.0], EVIL: [2.0, 2.0]})
+    tables = named(rows, step_seconds={"": {"plain": [1.0, 1.0], EVIL: [2.0, 2.0]}})
     ablation = tables["ablations"].set_index("arm").loc[EVIL]
     assert (ablation["tokens"], ablation["seeds"], ablation["test/loss"], ablation["effect"]) == (
         "409,600",
@@ -211,7 +211,7 @@ def test_step_costs_beside_the_results_give_seconds(results: Path, capsys: pytes
         ("sweep.json", "{", "not valid JSON"),
         ("sweep.json", '{"baseline": "plain"}', "names the metric: give --metric"),
         ("sweep.json", '{"baseline": "other", "metric": "val/loss"}', "'other' has no finished run"),
-        ("step_cost.json", '{"arms": {"plain": 1}}', "does not hold the seconds"),
+        ("step_cost.json", '{"arms": {"plain": 1}}', "needs the seconds of the same number of rounds"),
     ],
 )
 def test_bad_files_beside_the_results_are_named(results: Path, name: str, content: str, words: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from ngpt_lab.analysis.weights import Trained, load_trained, run_data, write_wei
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.decoder import cross_entropy
-from ngpt_lab.training.cli import CLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+Train = Callable[..., Path]
 ARMS = {
     "ngpt": ("model/ngpt.yaml",),
     "ngpt-parametrized-tied": ("model/ngpt.yaml", "ablation/parametrized.yaml", "ablation/tied_embeddings.yaml"),
@@ -25,20 +26,8 @@ ARMS = {
 }
 
 
-def train(folder: Path, *configs: Path) -> Path:
-    """Six steps of the debug size."""
-    text = folder.parent / "words.txt"
-    text.write_text("the norm of a vector on the sphere is one\n" * 3000)
-    files = [CONFIGS / "base.yaml", configs[0], CONFIGS / "size" / "debug.yaml", *configs[1:]]
-    words = [word for file in files for word in ("-c", str(file))]
-    words += [f"--data.files={text}", f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
-    words += ["--trainer.accelerator=cpu", "--trainer.max_steps=6", "--telemetry.scales_every_n_steps=3"]
-    CLI(["fit", *words, "--data.eval_windows=16", "--checkpoint.every_n_train_steps=3"])
-    return folder
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(train: Train, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished run of each arm."""
     at = tmp_path_factory.mktemp("runs")
     return {name: train(at / name, *(CONFIGS / file for file in files)) for name, files in ARMS.items()}

@@ -109,7 +109,14 @@ def _entry(
     name = "-".join(["tune"] * (stage == "tune") + [str(word) for word in words])
     folder = "".join(c if c.isalnum() or c in "-._" else "_" for c in name) + f"-{zlib.crc32(name.encode()):08x}"
     base = arm.partition("-")[0]
-    labels = {"base": base, "ablation": arm[len(base) + 1 :], "condition": condition, "point": {}, "trial": trial}
+    labels = {
+        "steps": budget // 2048,
+        "base": base,
+        "ablation": arm[len(base) + 1 :],
+        "condition": condition,
+        "point": {},
+        "trial": trial,
+    }
     return {"folder": folder, "name": name, "stage": stage, "arm": arm, "budget": budget, "seed": seed, **labels}
 
 

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from ngpt_lab.analysis import tables_command
 from ngpt_lab.errors import InputError
 from ngpt_lab.report import collect_runs, write_report
 from ngpt_lab.report.ablations import SHOWN, effects, most_telling
@@ -19,10 +20,12 @@ from ngpt_lab.report.comparison import Comparison, compare
 from ngpt_lab.report.plates import draw_plates, draw_search
 from ngpt_lab.report.summary import build_summary
 from ngpt_lab.report.tuning import chosen_inside
+from ngpt_lab.sweep.results import write_results
 
 Write = Callable[..., Path]
 EFFECTS = {"nemotron": 0.0, "ngpt": -0.06, "ngpt-slerp": -0.12, "ngpt-none": 0.001, "ngpt-bad": 0.09}
 LENGTHS = ({"data.init_args.seq_len": 256}, {"data.init_args.seq_len": 512})
+BUDGETS = (204_800, 409_600, 819_200)
 HOSTILE = "ngpt-<b>\"x'&"
 
 
@@ -60,9 +63,10 @@ def test_known_effects_are_found_sorted_and_corrected(tmp_path: Path, write_swee
     assert found["ngpt"]["effect"] == pytest.approx(-0.06 / 0.6931, abs=0.01)
     assert found["ngpt-none"]["verdict"].startswith("no difference found (a difference of ")
     assert only["overview"] == (
-        "3 of 4 arms differ from nemotron in test loss after Holm's correction; "
+        "3 of 4 tested arms differ from nemotron in test loss after Holm's correction; "
         f"better: ngpt-slerp ({found['ngpt-slerp']['effect']:+.4f}), ngpt ({found['ngpt']['effect']:+.4f}); "
-        f"worse: ngpt-bad ({found['ngpt-bad']['effect']:+.4f}); for the other 1 no difference was shown."
+        f"worse: ngpt-bad ({found['ngpt-bad']['effect']:+.4f}); no difference was shown (in brackets the smallest "
+        f"that would have been, in 80% of such tables): ngpt-none ({found['ngpt-none']['detectable']:.4f})."
     )
     assert summary["claim"].startswith(only["overview"])
 
@@ -75,6 +79,20 @@ def test_an_interval_without_zero_is_no_claim_when_holm_says_no(tmp_path: Path, 
     ]
     verdict = found["claims"][doubtful]["verdict"]
     assert verdict.startswith(f"Cannot tell {doubtful} from nemotron: the interval leaves 0 out, but among 31 comparisons")
+    assert f"only a difference of {found['effects'][doubtful]['detectable']:.4f} bits per byte or more would have" in verdict
+
+
+def test_arms_that_were_not_tested_are_not_counted_among_those_without_a_difference(tmp_path: Path, write_sweep: Write) -> None:
+    folder = write_sweep(tmp_path, EFFECTS, budgets=(409_600,))
+    for name in ("ngpt-none-409600-s3", "ngpt-bad-409600-s1", "ngpt-bad-409600-s2"):
+        shutil.rmtree(run_of(folder, name))
+    edit(run_of(folder, "ngpt-bad-409600-s3"), seed=9)
+    told = summary_of(folder)["conditions"][0]["overview"]
+    assert told.startswith("2 of 2 tested arms differ from nemotron")
+    assert "no difference" not in told
+    assert told.endswith(
+        "; not tested for want of 3 seeds: ngpt-none; not tested, as they share no seed with nemotron: ngpt-bad."
+    )
 
 
 def test_conditions_are_kept_apart(tmp_path: Path, write_sweep: Write) -> None:
@@ -204,6 +222,39 @@ def test_a_step_measured_under_one_condition_counts_there_alone(tmp_path: Path, 
     short, long = summary_of(folder)["conditions"]
     assert short["step_cost"] is None
     assert long["step_cost"]["ratios"]["ngpt"]["value"] == 1.5
+
+
+def test_each_condition_of_a_sweep_has_its_own_baseline_and_seconds_in_every_table(
+    tmp_path: Path, write_sweep: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_sweep(tmp_path, {"nemotron": 0.0, "ngpt": -0.06}, LENGTHS, budgets=BUDGETS)
+    for run in (folder / "runs").glob("*-512-*"):  # both arms: what a condition does to the loss is no difference of arms
+        record = json.loads((run / "run.json").read_text())
+        edit(run, final={key: value + 1 for key, value in record["final"].items()})
+    costs = [
+        {"condition": condition, "arms": {"nemotron": {"seconds": [1.0, 1.0]}, "ngpt": {"seconds": [ratio, ratio]}}}
+        for condition, ratio in zip(LENGTHS, (1.0, 2.0), strict=True)
+    ]
+    (folder / "step_cost.json").write_text(json.dumps({"conditions": costs}))
+    write_report(folder)
+    write_results(folder)
+    tables_command.main([str(folder / "results.csv")])
+    written = {name: (folder / "tables" / f"{name}.md").read_text() for name in ("ablations", "equal_loss")}
+    printed = capsys.readouterr().out
+    assert all(table.strip() in printed for table in written.values())
+    short, long = (rows_by_heading(written["equal_loss"], f"seq_len={length}") for length in (256, 512))
+    assert float(short["tokens"]) > 1
+    assert short["seconds"] == short["tokens"]
+    assert float(long["seconds"]) == pytest.approx(float(long["tokens"]) / 2, abs=0.01)
+    for length in (256, 512):
+        assert -0.15 < float(rows_by_heading(written["ablations"], f"seq_len={length}", "ngpt")["effect"]) < -0.05
+
+
+def rows_by_heading(table: str, condition: str, arm: str = "ngpt") -> dict[str, str]:
+    """The row of a Markdown table for a condition and an arm."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    [found] = [line for line in lines if [cell.replace("\\", "") for cell in line[:2]] == [condition, arm]]
+    return dict(zip(lines[0], found, strict=True))
 
 
 class Tags(HTMLParser):

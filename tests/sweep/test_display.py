@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ngpt_lab.sweep import display as displays
-from ngpt_lab.sweep.display import Display, latest_row
+from ngpt_lab.sweep import records
+from ngpt_lab.sweep.display import Display, told
+from ngpt_lab.sweep.records import newest_row
 from ngpt_lab.sweep.run import PlannedRun
 
 
@@ -22,15 +23,14 @@ def row(step: int, loss: float | None, time: float) -> str:
     return json.dumps({"step": step, "time": time, "train/loss": loss}) + "\n"
 
 
-def test_a_file_that_is_being_written_tells_its_last_whole_training_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_being_written_tells_its_last_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, half, evaluation = row(10, 2.5, 1.0), row(11, 2.0, 1.1)[:-9], '{"step": 10, "time": 1.0, "val/loss": 3.0}\n'
     file = run(tmp_path / "run", row(9, 3.0, 0.9), whole, evaluation, half).folder / "metrics.jsonl"
-    assert latest_row(file) == json.loads(whole)
-    monkeypatch.setattr(displays, "TAIL", len(half) + len(evaluation) + 20)  # whose first row is cut off
-    assert latest_row(file) == {}
-    assert latest_row(tmp_path / "missing") == {}
+    assert newest_row(file) == json.loads(whole) | {"val/loss": 3.0}
+    monkeypatch.setattr(records, "_TAIL", len(half) + len(evaluation) + 20)  # whose first row is cut off
+    assert newest_row(file) == json.loads(evaluation)
+    assert newest_row(tmp_path / "missing") == {}
+    assert {told(row, 40) for row in ({}, json.loads(evaluation))} == {"starts"}
 
 
 def test_a_terminal_shows_what_runs_how_far_it_is_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,10 +48,10 @@ def test_a_terminal_shows_what_runs_how_far_it_is_and_the_time_left(tmp_path: Pa
     shown = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert [line.split()[0] for line in shown] == ["all", "a[bold]", "b"]
     # 10 steps in 30 seconds, and 80 of all 120 steps to go.
-    assert "40/120 steps 0/3 runs finished, 1 at other workers, 0:04:00 left" in shown[0]
+    assert "40/120 steps 0/3 runs finished, 1 at other workers, 4 min 0 s left" in shown[0]
     assert "20/40 steps" in shown[1]
-    assert "loss 2.2500, 0:01:00 left" in shown[1]
-    assert "loss not finite, 0:00:05 left" in shown[2]
+    assert "loss 2.2500, 1 min 0 s left" in shown[1]
+    assert "loss not finite, 5.0 s left" in shown[2]
 
     display.settled(runs[0], None, here=True)
     display.settled(runs[1], "it [broke]", here=True)

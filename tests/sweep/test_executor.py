@@ -14,7 +14,7 @@ from ngpt_lab.sweep.claims import EXPIRY, Claims, is_dead, newest
 from ngpt_lab.sweep.executor import Executor, Job, serve
 from ngpt_lab.sweep.run import PlannedRun
 
-FINISHED = {"status": "finished", "steps": 2, "tokens_per_step": 4, "tokens": 8}
+FINISHED = {"status": "finished", "steps": 2, "tokens_per_step": 4, "tokens": 8, "final": {"val/loss": 2.0}}
 
 
 class MadeJob(Job):

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ngpt_lab.analysis.columns import FINAL
 from ngpt_lab.errors import InputError
 from ngpt_lab.sweep import results
-from ngpt_lab.sweep.results import FINAL, write_results
+from ngpt_lab.sweep.results import write_results
 
 _spec = importlib.util.spec_from_file_location("sweep_folders", Path(__file__).parent / "sweep_folders.py")
 assert _spec is not None
@@ -79,7 +80,7 @@ def test_a_finished_row_holds_the_end_of_the_run(tmp_path: Path) -> None:
 
 
 def test_what_is_half_written_is_said_and_not_dropped(tmp_path: Path) -> None:
-    names = ("waiting", "half", "list", "broken_rows", "no_rows", "alive", "dead", "given_back", "short", "stopped")
+    names = ("waiting", "half", "list", "broken_rows", "no_rows", "alive", "dead", "given_back", "short", "stopped", "no_loss")
     planned = {name: folders.planned(name) for name in names}
     folders.write_sweep(tmp_path, list(planned.values()))
     places = {
@@ -94,7 +95,7 @@ def test_what_is_half_written_is_said_and_not_dropped(tmp_path: Path) -> None:
     with (places["alive"] / "metrics.jsonl").open("a") as file:
         file.write('{"step": 41, "train/lo')
     (places["no_rows"] / "metrics.jsonl").unlink()
-    for name, change in (("short", {"tokens": 100}), ("stopped", {"status": "stopped"})):
+    for name, change in (("short", {"tokens": 100}), ("stopped", {"status": "stopped"}), ("no_loss", {"final": {}})):
         record = json.loads((places[name] / "run.json").read_text())
         (places[name] / "run.json").write_text(json.dumps(record | change))
     folders.claim(tmp_path, planned["alive"], 2, age=5)
@@ -112,8 +113,9 @@ def test_what_is_half_written_is_said_and_not_dropped(tmp_path: Path) -> None:
         "alive": ("running", ""),
         "dead": ("interrupted", ""),
         "given_back": ("interrupted", ""),
-        "short": ("interrupted", "it stopped before its last step"),
-        "stopped": ("interrupted", "it stopped before its last step"),
+        "short": ("interrupted", "it was trained on 100 of 4,000 tokens"),
+        "stopped": ("interrupted", "its status is 'stopped'"),
+        "no_loss": ("failed", "it has no final validation loss"),
     }
 
 

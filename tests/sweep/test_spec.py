@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ngpt_lab.analysis.wording import short_key
 from ngpt_lab.errors import InputError
-from ngpt_lab.sweep.records import label
 from ngpt_lab.sweep.spec import Spec
 from ngpt_lab.sweep.spec_file import read_spec
 
@@ -79,7 +79,7 @@ def test_a_file_that_extends_another_replaces_its_keys(tmp_path: Path) -> None:
 @given(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4).map(tuple), min_size=1, max_size=5, unique=True))
 def test_labels_tell_all_keys_apart(paths: list[tuple[str, ...]]) -> None:
     keys = [".init_args.".join(path) for path in paths]
-    labels = [label(key, keys) for key in keys]
+    labels = [short_key(key, keys) for key in keys]
     endings = dict(zip(keys, labels, strict=True))
     for key, short in endings.items():
         assert key.replace(".init_args", "").endswith(short)

@@ -73,7 +73,7 @@ def test_the_table_and_the_errors_are_told_as_they_are(
     lines = told(sweep, capsys).splitlines()
     assert lines[0] == "6 runs: 1 finished, 1 failed, 1 running, 2 interrupted, 1 waiting"
     assert [line.split("-0123abcd")[0] for line in lines[2:]] == list(NAMES)
-    assert next(line for line in lines if "alive" in line).split()[1:] == ["running", "10/40", "1,000", "3.0000", "0:00:03"]
+    assert next(line for line in lines if "alive" in line).split()[1:] == ["running", "10/40", "1,000", "3.0000", "3.0", "s"]
     failed = told(sweep, capsys, "--failed").splitlines()[1:]
     assert failed == ["[bold]failed <b>-0123abcd", "RuntimeError: [red]out of memory[/]", "in a layer with \\udcff"]
     assert [run["state"] for run in json.loads(told(sweep, capsys, "--failed", "--json"))["runs"]] == ["failed"]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ngpt_lab.analysis.figures.legends import legend, legend_beside
+from ngpt_lab.analysis.figures.legends import legend, legend_below, legend_beside
 from ngpt_lab.analysis.figures.series import mean_over_seeds, seed_lines
 from ngpt_lab.analysis.figures.style import (
     arm_styles,
@@ -56,7 +56,7 @@ def eigen_rates_by_layer(runs: Sequence[Run], arms: Sequence[str]) -> Figure | N
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer (0 is the first)")
         axes.set_ylabel(title)
-    legend(row[0])
+    legend_below(figure)
     return figure
 
 

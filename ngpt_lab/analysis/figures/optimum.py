@@ -1,4 +1,4 @@
-"""The best of several trials, marked, and whether it lies at the edge of what was tried."""
+"""The best of several trials, marked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,6 @@ _INSIDE: dict[str, Any] = {"marker": "*", "markersize": 15, "linestyle": "none",
 _EDGE = _INSIDE | {"markerfacecolor": "white", "markeredgewidth": 1.3}
 _STEP, _PLACES = 0.07, 6
 _DIVERGED: dict[str, Any] = {"marker": "x", "markersize": 7, "linestyle": "none", "markeredgewidth": 1.6, "clip_on": False}
-
-
-def at_edge(value: object, tried: pd.Series[Any]) -> bool:
-    """Whether a chosen number is the smallest or largest of several tried; a word or a switch has no edge."""
-    numbers = pd.to_numeric(tried, errors="coerce").dropna()
-    if numbers.nunique() < 2 or isinstance(value, bool | np.bool_ | str):
-        return False
-    return bool(np.isclose(float(str(value)), [numbers.min(), numbers.max()], rtol=1e-9, atol=0).any())
 
 
 def mark_optimum(axes: Axes, x: float, y: float, colour: Any, edge: bool) -> None:

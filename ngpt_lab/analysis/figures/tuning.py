@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ngpt_lab.analysis.figures.legends import legend_below
-from ngpt_lab.analysis.figures.optimum import at_edge, key_of_marks, mark_diverged, mark_optimum
+from ngpt_lab.analysis.figures.optimum import key_of_marks, mark_diverged, mark_optimum
 from ngpt_lab.analysis.figures.series import arm_order, by_arm, drawable
 from ngpt_lab.analysis.figures.style import MARKERS, ArmStyle, filled_panels, folded, panel_title, short_count
+from ngpt_lab.analysis.trials import at_edge
+from ngpt_lab.analysis.wording import short_key
 
 _LOSS = "validation loss (nats per token)"
 _LOG_FROM = 3
@@ -118,7 +120,7 @@ def tuning_curves(trials: pd.DataFrame, arms: Sequence[str] = (), keys: Sequence
         here = here.assign(x=here[key].astype(float) if numeric else here[key].astype(str))
         for arm, style, own in by_arm(here, arm_order(rows, arms)):
             marks.append(_draw_trials(axes, own, keys, style, arm))
-        _name_panel(axes, stage if len(stages) > 1 else (), _short(key))
+        _name_panel(axes, stage if len(stages) > 1 else (), short_key(key, keys))
         if numeric:
             _value_axis(axes, here["x"])
     for axes in places[::columns]:
@@ -138,10 +140,6 @@ def _is_numeric(values: pd.Series[Any]) -> bool:
     if pd.api.types.is_bool_dtype(values):
         return False
     return bool(pd.to_numeric(values, errors="coerce").notna().all())
-
-
-def _short(key: str) -> str:
-    return ".".join([part for part in key.split(".") if part != "init_args"][-2:])
 
 
 def _name_panel(axes: Axes, stage: tuple[Any, ...], key: str) -> None:
