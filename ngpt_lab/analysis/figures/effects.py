@@ -58,6 +58,7 @@ def _draw_effects(axes: Axes, rows: pd.DataFrame, places: Mapping[str, float], b
     if "detectable" in rows:
         wide = pd.to_numeric(rows["detectable"], errors="coerce").fillna(0).to_numpy(float)
         axes.barh(heights, 2 * wide, left=-wide, height=0.9, color="0.9", label="smallest effect these seeds would find")
+        axes.use_sticky_edges = False  # a bar would otherwise touch the frame, as if cut
     significant = rows["significant"].fillna(False).astype(bool).to_numpy()
     below = rows["effect"].to_numpy() < 0
     kinds = [
