@@ -19,7 +19,7 @@ test-gpu: .venv/.dev  ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
 
 test-statistics: .venv/.dev  ## coverage of the intervals and false positives of the tests, in thousands of made comparisons
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m statistics
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m statistics -rP
 
 test-oldest: .venv-oldest/.dev  ## parity with the references on the oldest torch that is supported
 	.venv-oldest/bin/pytest tests/parity tests/nn tests/models -m "not gpu"
