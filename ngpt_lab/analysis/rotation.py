@@ -14,7 +14,7 @@ _PREFIX = "sphere/angle/"
 def angle_turned(run: Run) -> pd.DataFrame:
     """The mean angle, in degrees, that each matrix's vectors turned: matrix, kind, layer, step, tokens, angle, total.
 
-    `angle` is since the row before (or the step that the run started or resumed at), `total` the sum so far: the length of the
+    `angle` is since the row before (or the step that the run started at), `total` the sum so far: the length of the
     path, of which the way back counts too. Runs off the sphere log none and give no rows.
     """
     frames = [_turned(run.metrics, key.removeprefix(_PREFIX)) for key in run.metrics.columns if key.startswith(_PREFIX)]

@@ -93,12 +93,12 @@ CAPTIONS = {
         "Loss against the learning rate",
         "Every arm's search: a full star is an optimum inside what was tried, a white one lies at the edge, where a better "
         "rate may lie outside; a cross diverged.",
-        "tuning.csv or runs/tune-*/run.json",
+        "tuning.csv",
     ),
     "tuning": (
         "Loss against every setting that was tuned",
         "How flat the loss is around each choice, and whether it lies at the edge of what was tried (white star).",
-        "tuning.csv or runs/tune-*/run.json",
+        "tuning.csv",
     ),
 }
 """Name -> title, what to read, source."""

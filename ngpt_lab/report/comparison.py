@@ -21,7 +21,7 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.report.measures import ALL_MEASURES
 from ngpt_lab.report.sameness import refuse_other_data
 from ngpt_lab.report.sources import TUNING, Collection, Trial, Unused, left_out
-from ngpt_lab.report.trials import read_searched, trial_rows
+from ngpt_lab.report.trials import read_searched
 
 Measured = Sequence[Mapping[str, Any]]
 
@@ -128,13 +128,12 @@ def compare(collection: Collection, folder: Path, baseline: str | None = None, c
     first = baseline or _baseline(collection, used)
     if first not in arms_of(used):
         raise InputError(f"the baseline {first} has no finished run: finish one or name another baseline.")
-    searched = trial_rows(trial.record for trial in collection.trials)
     return Comparison(
         conditions=_conditions(used, [first, *arms], collection.step_costs or read_step_costs(folder / STEP_COST)),
         metric=_metric(collection),
         unused=unused,
         trials=collection.trials,
-        searched=next((rows for rows in (searched, collection.searched) if rows is not None), read_searched(folder / TUNING)),
+        searched=read_searched(folder / TUNING) if collection.searched is None else collection.searched,
         collection=collection,
         command=command or "\n".join(collection.commands),
     )

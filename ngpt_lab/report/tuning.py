@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ngpt_lab.analysis.columns import cell as text_of
 from ngpt_lab.analysis.trials import at_edge
 from ngpt_lab.analysis.wording import short_key
 from ngpt_lab.errors import InputError
@@ -117,7 +118,7 @@ def _same(cell: object, value: object) -> bool:
     try:
         return bool(np.isclose(float(str(cell)), float(str(value)), rtol=1e-9, atol=0))
     except ValueError:
-        return str(cell).lower() == str(value).lower()
+        return str(cell).lower() == text_of(value).lower()
 
 
 def _near(budgets: pd.Series[float], budget: int) -> pd.Series[bool]:

@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
-from ngpt_lab.analysis.states import misses_steps, problem_of
+from ngpt_lab.analysis.states import misses_steps, problem_of, state_of
 from ngpt_lab.sweep.claims import Claims, NoClaims
 from ngpt_lab.sweep.display import Display
 from ngpt_lab.sweep.run import PlannedRun
@@ -142,9 +142,10 @@ class Service:
 
     def _is_settled(self, run: PlannedRun) -> bool:
         record = run.record()
-        if run.finished:
+        state = state_of(record)
+        if state == "finished":
             self._settle(run, None, here=False)
-        elif run.failed and self.to_retry.get(run) != written(run):
+        elif state == "failed" and self.to_retry.get(run) != written(run):
             self._settle(run, str(record.get("error") or problem_of(record)), here=False)
         else:
             return False

@@ -50,7 +50,7 @@ def write_results(folder: Path) -> Path:
         file.flush()
         os.utime(file.name, ns=(began, began))
     if any(run.get("stage") == "tune" for run in sweep["runs"]):
-        header = ["arm", "seed", "budget", "lr", "val_loss", *_tuned(sweep)]
+        header = ["arm", "base", "seed", "budget", "lr", "val_loss", *_tuned(sweep)]
         write_atomically(folder / TUNING, _csv(header, _trials(folder, sweep, rows)))
     return folder / RESULTS
 
@@ -177,26 +177,14 @@ def _measures(place: Path, record: Mapping[str, Any]) -> tuple[dict[str, Any], s
 
 
 def _trials(folder: Path, sweep: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
-    """The rows of tuning.csv: each trial that ended, for every arm that takes its settings from it."""
+    """The rows of tuning.csv: each trial that ended."""
     keys, trials = _tuned(sweep), []
     for run, row in zip(sweep["runs"], rows, strict=True):
-        if run.get("stage") != "tune" or row["status"] not in ENDED:
-            continue
-        loss = row["val/loss"] if row["status"] == "finished" else ""
-        cells = {"seed": row["seed"], "budget": row["budget"], "lr": _learning_rate(folder, run), "val_loss": loss}
-        cells |= {key: row[key] for key in keys}
-        trials += [{"arm": arm, **cells} for arm in _served(sweep, run)]
+        if run.get("stage") == "tune" and row["status"] in ENDED:
+            own = {name: row[name] for name in ("arm", "base", "seed", "budget")}
+            loss = row["val/loss"] if row["status"] == "finished" else ""
+            trials.append({**own, "lr": _learning_rate(folder, run), "val_loss": loss, **{key: row[key] for key in keys}})
     return trials
-
-
-def _served(sweep: Mapping[str, Any], trial: Mapping[str, Any]) -> list[str]:
-    """The arms that take their settings from a trial: its own, and where bases are tuned, the others of its base."""
-    arms = [str(trial.get("arm"))]
-    if part(sweep, "tune").get("by") == "base":
-        same = ("base", "budget", "condition")
-        finals = [run for run in sweep["runs"] if run.get("stage") != "tune"]
-        arms += [str(run.get("arm")) for run in finals if all(run.get(key) == trial.get(key) for key in same)]
-    return list(dict.fromkeys(arms))
 
 
 def _tuned(sweep: Mapping[str, Any]) -> list[str]:

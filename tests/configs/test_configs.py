@@ -15,18 +15,8 @@ MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 SIZES = sorted(file.stem for file in (CONFIGS / "size").glob("*.yaml"))
 DATA = sorted(file.stem for file in (CONFIGS / "data").glob("*.yaml"))
 ABLATIONS = sorted((CONFIGS / "ablation").glob("*.yaml"))
-# Which ablations the baseline has parts for, and which are for it alone.
-ON_NEMOTRON = {
-    "fixed_norm",
-    "no_projection",
-    "no_qk_norm",
-    "parametrized",
-    "plain_qk",
-    "qk_norm",
-    "tied_embeddings",
-    "unit_norm",
-    "value_residual",
-}
+# The ablations that the baseline has parts for, and those that are for it alone.
+ON_NEMOTRON = set((Path(__file__).parent / "on_nemotron.txt").read_text().split())
 CONTROLS = {"qk_norm", "fixed_norm", "unit_norm"}
 
 

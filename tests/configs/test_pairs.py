@@ -12,18 +12,8 @@ from ngpt_lab.training.composition import read_mapping as tree
 from ngpt_lab.training.run_record import flatten
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "ablation").glob("*.yaml"))
-# The baseline has parts for these.
-ON_NEMOTRON = {
-    "fixed_norm",
-    "no_projection",
-    "no_qk_norm",
-    "parametrized",
-    "plain_qk",
-    "qk_norm",
-    "tied_embeddings",
-    "unit_norm",
-    "value_residual",
-}
+# The ablations that the baseline has parts for.
+ON_NEMOTRON = set((Path(__file__).parent / "on_nemotron.txt").read_text().split())
 NEMOTRONS = [file for file in FILES if file.stem in ON_NEMOTRON]
 ABSENT = object()
 TOUCHED = {file: list(touched(tree(file))) for file in FILES}

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ngpt_lab.sweep.results import write_results
+
 # One description of a run folder serves both test packages; tests are no package, so it is loaded by its path.
 _spec = importlib.util.spec_from_file_location("run_folders", Path(__file__).parents[1] / "analysis" / "conftest.py")
 assert _spec is not None
@@ -71,9 +73,10 @@ def _step_cost(arms: Sequence[str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def write_sweep(write_run: Callable[..., Path]) -> Callable[..., Path]:
-    """Write a sweep folder: sweep.json, sweep.yaml and runs; `effects` is arm -> what it adds to the loss.
+    """Write a sweep folder: sweep.json, sweep.yaml, runs, results.csv and tuning.csv.
 
-    `tried` is learning rate -> what it adds to the loss of a trial; the runs are trained with 0.004 (nGPT) and 0.005.
+    `effects` is arm -> what it adds to the loss, `tried` learning rate -> what it adds to the loss of a trial; the runs are
+    trained with 0.004 (nGPT) and 0.005.
     """
 
     def write(
@@ -97,6 +100,7 @@ def write_sweep(write_run: Callable[..., Path]) -> Callable[..., Path]:
         plan["tune"] = {"keys": [LR], "by": "arm"} if tried else None
         (folder / "sweep.json").write_text(json.dumps(plan))
         (folder / "sweep.yaml").write_text("question: Which part matters?\n")
+        write_results(folder)
         return folder
 
     return write

@@ -179,6 +179,7 @@ def test_trials_are_no_arms_and_say_how_the_settings_were_chosen(tmp_path: Path,
     )
     broken = run_of(folder, "tune-ngpt-409600-0.008-s101")
     edit(broken, status="failed", error="the loss is not finite", final={"val/loss": None})
+    write_results(folder)
     comparison = read(folder)
     summary = build_summary(comparison, effects(comparison))
     [only] = summary["conditions"]
@@ -197,6 +198,7 @@ def test_an_arm_that_was_not_searched_has_its_bases_choice(tmp_path: Path, write
     plan = json.loads((folder / "sweep.json").read_text())
     plan["runs"] = [run for run in plan["runs"] if (run["stage"], run["arm"]) != ("tune", "ngpt-slerp")]
     (folder / "sweep.json").write_text(json.dumps(plan))
+    write_results(folder)
     status = summary_of(folder)["conditions"][0]["arms"]["ngpt-slerp"]["tuning"]["409600"]
     assert status.startswith("tuned: best of 3 trials")
     assert status.endswith("(the search of ngpt)")

@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from ngpt_lab.analysis.columns import cell
 from ngpt_lab.errors import InputError
 from ngpt_lab.report.tuning import chosen_inside, tuning_status
 
@@ -56,6 +57,11 @@ def test_a_word_or_a_number_that_was_not_varied_has_no_edge() -> None:
     words = GRID.assign(**{"model.init": ["1/n_layers"] * 3 + ["0.05", "0.5"], "model.held": 0.1})
     own = settings(0.004) | {"model.init": "1/n_layers", "model.held": 0.1}
     assert "edge" not in tuning_status(own, words, BUDGET)
+
+
+def test_a_list_is_found_again_as_the_file_has_it() -> None:
+    lists = GRID.assign(**{"model.parts": [cell(["a", "b"])] * 3 + [cell(["a"])] * 2})
+    assert tuning_status(settings(0.004) | {"model.parts": ["a", "b"]}, lists, BUDGET).startswith("tuned: best of 5 trials")
 
 
 def test_settings_of_the_same_name_are_told_apart() -> None:

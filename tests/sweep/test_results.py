@@ -166,8 +166,8 @@ def test_rows_of_another_code_or_plan_are_not_taken_over(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("by", ["arm", "base"])
-def test_the_report_finds_the_trials_of_every_arm(tmp_path: Path, by: str) -> None:
-    from ngpt_lab.report.tuning import tuning_status  # with all that the report draws with
+def test_every_trial_has_one_row_and_the_report_finds_those_of_every_arm(tmp_path: Path, by: str) -> None:
+    from ngpt_lab.report.tuning import rows_for, tuning_status  # with all that the report draws with
 
     rates = {0.001: 1.2, 0.002: 1.0, 0.004: 1.1}
     arms = {"ngpt": "", "ngpt-slerp": "slerp"}
@@ -184,10 +184,13 @@ def test_the_report_finds_the_trials_of_every_arm(tmp_path: Path, by: str) -> No
     folders.write_run(tmp_path, other, status="failed")
     write_results(tmp_path)
     rows = pd.read_csv(tmp_path / "tuning.csv")
-    assert list(rows.columns) == ["arm", "seed", "budget", "lr", "val_loss", LR]
-    assert sorted(rows["arm"]) == ["gpt", *["ngpt"] * 3, *["ngpt-slerp"] * 3]
+    assert list(rows.columns) == ["arm", "base", "seed", "budget", "lr", "val_loss", LR]
+    of_arms = [(arm, "ngpt") for arm in tuned for _ in rates]
+    assert list(zip(rows["arm"], rows["base"], strict=True)) == [*of_arms, ("gpt", "gpt")]
     for arm in arms:
-        status = tuning_status({LR: 0.002}, rows[rows["arm"] == arm], 4000)
+        own, owner = rows_for(rows, arm, "ngpt", {})
+        assert owner == (arm if arm in tuned else "ngpt")
+        status = tuning_status({LR: 0.002}, own, 4000)
         assert status == "tuned: best of 3 trials at this budget, learning rate inside its grid 0.001..0.004"
     assert rows.loc[rows["lr"] == 0.004, "val_loss"].isna().all()
 
