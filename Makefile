@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test test-gpu test-statistics test-oldest lint
+.PHONY: help compare test test-gpu test-statistics test-oldest faults lint
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -13,13 +13,16 @@ compare: .venv/.run  ## train nGPT and Nemotron on the same tokens and write the
 	$(BIN)/ngpt-lab compare
 
 test: .venv/.dev lint  ## linters, type checks and the test suite
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "not gpu and not statistics"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "not gpu and not statistics and not faults"
 
 test-gpu: .venv/.dev  ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
 
 test-statistics: .venv/.dev  ## coverage of the intervals and false positives of the tests, in thousands of made comparisons
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto -m statistics -rP
+
+faults: .venv/.dev  ## kill runs at random moments and see that they go on as if nothing had happened (a quarter of an hour)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m faults -rP tests/faults
 
 test-oldest: .venv-oldest/.dev  ## parity with the references on the oldest torch that is supported
 	.venv-oldest/bin/pytest tests/parity tests/nn tests/models -m "not gpu"

@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.interruption import EXIT_CODE, Interrupted, Signals
 
 COMMANDS = """usage: ngpt-lab COMMAND ...
 
@@ -43,9 +44,10 @@ def run(arguments: list[str]) -> None:
     command = arguments[0] if arguments else "--help"
     # Each command imports what it needs: help, status and errors come without loading torch.
     if command in OF_LIGHTNING:
-        from ngpt_lab.training.cli import CLI
+        with Signals() as signals:
+            from ngpt_lab.training.cli import CLI
 
-        CLI(arguments)
+            CLI(arguments, signals=signals)
     elif command in MODULES:
         import_module(MODULES[command]).main(arguments[1:])
     elif command in ("-h", "--help"):
@@ -55,13 +57,16 @@ def run(arguments: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `ngpt-lab`; bad input ends with exit code 2, Ctrl-C with 130."""
+    """Entry point of `ngpt-lab`; bad input ends with exit code 2, Ctrl-C with 130, SIGTERM and SIGUSR1 with 143."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         run(words)
     except InputError as error:
         print(f"ngpt-lab: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as interruption:
+        print(f"ngpt-lab: {interruption}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         again = "; the same command goes on with what is missing" if words[:1] and words[0] in GO_ON else ""
         print(f"ngpt-lab: interrupted{again}", file=sys.stderr)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.models import GPT, NGPT, Dims, Nemotron
 from ngpt_lab.nn.linear import weight_error
 from ngpt_lab.training.cli import CLI
+from ngpt_lab.training.module import BackboneModule
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
@@ -60,10 +62,32 @@ def test_a_run_on_the_gpu_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     CLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'whole'}"])
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     checkpoints = tmp_path / "stopped" / "checkpoints"
-    shutil.copy(next(checkpoints.glob("*step=30.ckpt")), checkpoints / "last.ckpt")
+    for later in (*checkpoints.glob("step-00003[1-9].ckpt"), *checkpoints.glob("step-00004*.ckpt")):
+        later.unlink()
     CLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'stopped'}", "--ckpt_path=last"])
     whole, stopped = (
         [row["train/loss"] for row in map(json.loads, (tmp_path / name / "metrics.jsonl").open()) if "train/loss" in row]
         for name in ("whole", "stopped")
     )
     assert stopped == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_a_run_on_the_gpu_within_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = BackboneModule.keep_loss
+
+    def spoiled(self: BackboneModule, loss: torch.Tensor) -> torch.Tensor:
+        return keep(self, loss * (float("nan") if self.trainer.global_step == 20 else 1.0))
+
+    monkeypatch.setattr(BackboneModule, "keep_loss", spoiled)
+    files = ["base.yaml", "model/ngpt.yaml", "size/debug.yaml"]
+    words = [word for file in files for word in ("-c", str(CONFIGS / file))] + ["--trainer.accelerator=gpu"]
+    with pytest.raises(InputError, match="not finite at step 21"):
+        CLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'run'}"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert max(row["step"] for row in rows) in (20, 21)
+    assert [path.name for path in sorted((tmp_path / "run" / "checkpoints").glob("step-*"))] == [
+        "step-000010.ckpt",
+        "step-000020.ckpt",
+    ]

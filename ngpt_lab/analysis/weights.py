@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.cli import LightningArgumentParser
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -17,6 +18,8 @@ from ngpt_lab.files import write_atomically
 from ngpt_lab.models import Decoder
 from ngpt_lab.training.checkpoints import SafeCheckpointIO, check_shapes
 from ngpt_lab.training.cli import DryCLI
+from ngpt_lab.training.composition import read_mapping
+from ngpt_lab.training.run_record import flatten
 
 CONFIG = "config.yaml"
 WEIGHTS = "weights.safetensors"
@@ -46,13 +49,13 @@ def load_trained(path: str | Path) -> Trained:
     weights = _weights(file)
     # Building draws first weights, which are overwritten.
     with torch.random.fork_rng(devices=[]):
-        cli = _ModelCLI(["-c", str(folder / CONFIG)], on="cpu")
+        cli = _PartCLI(folder / CONFIG, "model", on="cpu")
     module, decoder = cli.model, cli.model.backbone
     target = decoder if file.suffix == ".safetensors" else module
     check_shapes(target, {"state_dict": weights}, file)
     target.load_state_dict(weights)
     step = "" if file.name in (LAST.name, WEIGHTS) else f"@{file.stem}"
-    return Trained(decoder.float().eval(), folder, cli.settings, folder.resolve().name + step)
+    return Trained(decoder.float().eval(), folder, flatten(read_mapping(folder / CONFIG)), folder.resolve().name + step)
 
 
 def write_weights(decoder: Decoder, folder: Path) -> None:
@@ -68,18 +71,33 @@ def run_data(folder: str | Path) -> WindowDataModule:
     Raises:
         InputError: no config.yaml, or the text is not where it was.
     """
-    data: WindowDataModule = DryCLI(["-c", str(_with_config(Path(folder)) / CONFIG)]).datamodule
+    data: WindowDataModule = _PartCLI(_with_config(Path(folder)) / CONFIG, "model", "data").datamodule
     return data
 
 
-class _ModelCLI(DryCLI):
-    """Builds the model alone: a run can be looked at where its text is not."""
+class _PartCLI(DryCLI):
+    """Builds parts of a recorded run: its model can be looked at where its text is not, whatever else it was set to.
+
+    Args:
+        file: the run's config.
+        sections: those of it that are read; the model's among them.
+        on: the device type to build the model on.
+    """
+
+    def __init__(self, file: Path, *sections: str, on: str = "meta") -> None:
+        recorded = {name: value for name, value in read_mapping(file).items() if name in sections}
+        self.sections = {"data": {"class_path": "lightning.pytorch.LightningDataModule"}} | recorded
+        super().__init__(["-c", str(file)], on)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read those sections, not all that the file sets."""
+        self.config = parser.parse_object({"subcommand": "fit", "fit": self.sections})
 
     def instantiate_classes(self) -> None:
-        config = self.config.clone()
-        config.fit.data = None
+        """Build what was read."""
         with torch.device(self.on):
-            self.model = self.parser.instantiate_classes(config).fit.model
+            built = self.parser.instantiate_classes(self.config).fit
+        self.model, self.datamodule = built.model, built.data
 
 
 def _found(path: Path) -> tuple[Path, Path]:

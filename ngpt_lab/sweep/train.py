@@ -19,42 +19,42 @@ def train(run: PlannedRun) -> None:
     Raises:
         InputError: bad input, or a loss that is not finite.
     """
-    from ngpt_lab.sweep.continued import ContinuedCLI, put_back
     from ngpt_lab.training.cli import CLI
 
     if run.finished:
         return
-    step = resumable_step(run)
-    if step is None:
-        clear(run)
-        kind, words = CLI, run.fit_arguments
+    words = [*run.fit_arguments]
+    if is_resumable(run):
+        # A record may say finished and not show it, as where its tokens are not all: the run's end is carried out again.
+        write_atomically(run.folder / "run.json", json.dumps({**run.record(), "status": "interrupted"}, indent=1) + "\n")
+        words.append("--ckpt_path=last")
     else:
-        put_back(run.folder, step)
-        kind, words = ContinuedCLI, [*run.fit_arguments, "--ckpt_path=last"]
+        clear(run)
     try:
         with environment(run.environment), quiet():  # the display of all runs speaks for each
-            kind(["fit", *words], final_splits=run.splits, extra=dict(run.labels))
+            CLI(["fit", *words], final_splits=run.splits, extra=dict(run.labels))
     finally:
         leave_nothing_behind()
 
 
-def resumable_step(run: PlannedRun) -> int | None:
-    """The step of the checkpoint that a run can go on from; None where it has none, has failed, or was another's."""
-    from ngpt_lab.training.checkpoints import SafeCheckpointIO
+def is_resumable(run: PlannedRun) -> bool:
+    """Whether a run can go on from a checkpoint: it has one, has not failed, and is this sweep's."""
+    from ngpt_lab.training.resume import newest
 
     record = run.record()
     if record.get("status") in (None, "failed") or record.get("sweep") != run.labels.get("sweep"):
-        return None
+        return False
     try:
-        return int(SafeCheckpointIO().load_checkpoint(run.folder / "checkpoints" / "last.ckpt")["global_step"])
+        return newest(run.folder, say=lambda told: None) is not None
     except InputError:
-        return None
+        return False
 
 
 def clear(run: PlannedRun) -> None:
     """Remove what an attempt left."""
-    # First what a run is continued from: a crash in the middle of this must leave nothing that seems to be whole.
-    (run.folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+    # First its record: a run without one is never gone on with, so that a crash in the middle of this leaves nothing that
+    # seems to be whole.
+    (run.folder / "run.json").unlink(missing_ok=True)
     if run.folder.exists():
         shutil.rmtree(run.folder)
 

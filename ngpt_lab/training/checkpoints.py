@@ -1,25 +1,48 @@
-"""Checkpoints that are never half-written and never unpickle code."""
+"""Checkpoint files: never half-written, told when they are broken, and never unpickling code."""
 
 import os
+import pickle
+import re
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import atomic_file
+
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+NAME = re.compile(r"step-(\d{6,})\.ckpt")
+
+
+def step_file(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies in a run's folder."""
+    return folder / FOLDER / f"step-{step:06d}.ckpt"
+
+
+def step_files(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a run's folder by their step, in the order of the steps."""
+    found = {int(name[1]): path for path in (folder / FOLDER).glob("step-*.ckpt") if (name := NAME.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
     """Writes under a temporary name in the checkpoint's own folder, then renames; reads tensors and plain values alone."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
-        """See `CheckpointIO`."""
-        with atomic_file(Path(path)) as file:
-            torch.save(checkpoint, file)
+        """See `CheckpointIO`.
+
+        Raises:
+            InputError: it cannot be written, as on a full disk.
+        """
+        try:
+            with atomic_file(Path(path)) as file:
+                write(checkpoint, file)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -27,25 +50,67 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """See `CheckpointIO`.
 
         Raises:
-            InputError: there is no such file, or it is no checkpoint.
+            InputError: there is no such file, or it is no checkpoint, or not as it was written.
         """
-        if not Path(path).is_file():
-            raise InputError(f"there is no checkpoint {path}")
-        try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from error
-        return checkpoint
+        return load(Path(path), map_location or "cpu")
 
 
-class RunCheckpoints(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which also keeps the last step as last.ckpt, multiple of its interval or not."""
+def write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a checkpoint to an open file.
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """See `ModelCheckpoint`; saved here and not after the fit, when the loader's place is gone."""
-        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-        if trainer.global_step == trainer.max_steps and self.dirpath is not None:
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+    Raises:
+        OSError: it cannot be written, which torch follows with an error about the archive that is not whole.
+    """
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
+def load(path: Path, map_location: Any = "cpu", mmap: bool = False) -> Any:
+    """What a checkpoint holds, tensors and plain values alone; with `mmap` its tensors are read when they are used.
+
+    Raises:
+        InputError: there is no such file, or it is no checkpoint, or not as it was written.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no checkpoint {path}")
+    try:
+        verify(path)
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        told = "it holds more than tensors and plain values, and is not opened"
+        raise InputError(f"{path} is not a checkpoint that can be read: {told}") from error
+    except Exception as error:
+        told = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is not a checkpoint that can be read: {told}") from error
+
+
+def verify(path: Path) -> None:
+    """Compare every record of a checkpoint with its checksum.
+
+    torch writes a zip archive that stores records as they are, each with its CRC-32. A record that is compressed, or that
+    says it is larger than the room it takes, was written by something else: reading it could take any amount of memory. One
+    whose attributes have changed may pass for a folder, which torch reads as whatever is in memory.
+
+    Raises:
+        ValueError: a record is broken or not stored as it is.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if not all(map(is_plain, records)) or sum(record.file_size for record in records) > path.stat().st_size:
+            raise ValueError("its records are not stored as torch stores them")
+        broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"its record {broken} is broken")
+
+
+def is_plain(record: zipfile.ZipInfo) -> bool:
+    """Whether a record of an archive is stored as torch stores it."""
+    stored = record.compress_type == zipfile.ZIP_STORED and record.file_size == record.compress_size
+    return stored and record.external_attr == 0
 
 
 def check_shapes(module: torch.nn.Module, checkpoint: dict[str, Any], path: str | os.PathLike[str]) -> None:

@@ -2,12 +2,10 @@
 
 import logging
 import os
-import re
-import shutil
 import warnings
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import yaml
@@ -24,13 +22,20 @@ import ngpt_lab.data
 import ngpt_lab.models.ablations.scaled_qk
 import ngpt_lab.models.ablations.value_residual  # noqa: F401  (imported parts can be named by class alone)
 from ngpt_lab.errors import InputError
-from ngpt_lab.training.checkpoints import RunCheckpoints, SafeCheckpointIO
+from ngpt_lab.interruption import Signals
+from ngpt_lab.training.changed_settings import as_text, changes
+from ngpt_lab.training.checkpoints import SafeCheckpointIO
 from ngpt_lab.training.composition import check_ablations
+from ngpt_lab.training.guard import LossGuard
 from ngpt_lab.training.metrics_file import MetricsFile
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.normalize_weights import NormalizeWeights
+from ngpt_lab.training.parser import Parser, one_sentence, told_by
 from ngpt_lab.training.predictions import PredictionsFile
 from ngpt_lab.training.progress import Progress
+from ngpt_lab.training.resume import Continuation, Origin
+from ngpt_lab.training.run_checkpoints import RunCheckpoints
+from ngpt_lab.training.run_folders import AlreadyFinished, clear, refuse_to_repeat, remove, run_folder, run_origin
 from ngpt_lab.training.run_record import RunRecord, flatten
 from ngpt_lab.training.telemetry import Telemetry
 
@@ -40,53 +45,8 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 os.environ.setdefault("WANDB_MODE", "offline")
 # lightning 2.6 with torch 2.12 and later, once a process; nothing a user could do about it.
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*is deprecated")
-# A run's folder may have been moved: its checkpoints are found in it.
-warnings.filterwarnings("ignore", message="The dirpath has changed")
 # lightning advertises another logger at every start.
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.getMessage())
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose errors are one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse the input.
-
-        Raises:
-            InputError: always.
-        """
-        raise told_by(ex) or InputError(one_sentence(message)) from ex
-
-
-def told_by(error: BaseException | None) -> InputError | None:
-    """The bad input behind an error: jsonargparse wraps what a constructor raises."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def one_sentence(message: str) -> str:
-    """The part of jsonargparse's nested report that says what is wrong."""
-    keys = re.findall(r'Parser key "([^"]+)"', message)
-    where = keys[-1] if keys else "the config"
-    if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
-        return f"{where}: {found[1]} does not fit there: name a subclass of {found[2]}"
-    if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        return (
-            f"{where}: {found[1]} is not known: name a class or function by its full path, as in ngpt_lab.nn.plain.UngatedMLP"
-        )
-    told = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    noise = (
-        "Does not validate",
-        "Subtypes:",
-        "Errors:",
-        "Expected a <class 'NoneType'>",
-        "Expected a path but",
-        "Given value",
-        "Problem with given",
-    )
-    kept = [line for line in told if not line.startswith(noise)]
-    return re.sub(r"\s+", " ", " ".join(kept or told))[:600]
 
 
 class CLI(LightningCLI):
@@ -96,14 +56,24 @@ class CLI(LightningCLI):
         args: the subcommand and its arguments.
         final_splits: what is evaluated after the last step: val, or val and test.
         extra: more entries for run.json.
+        signals: how the process is asked to end.
     """
 
     folder: Path
     record: RunRecord
+    settings: dict[str, Any]
+    continuation: Continuation
+    origin: Origin | None = None
     fresh = False
 
-    def __init__(self, args: list[str], final_splits: tuple[str, ...] = ("val",), extra: dict[str, Any] | None = None) -> None:
-        self.final_splits, self.extra = final_splits, extra or {}
+    def __init__(
+        self,
+        args: list[str],
+        final_splits: tuple[str, ...] = ("val",),
+        extra: dict[str, Any] | None = None,
+        signals: Signals | None = None,
+    ) -> None:
+        self.final_splits, self.extra, self.signals = final_splits, extra or {}, signals or Signals()
         check_ablations(args)
         try:
             super().__init__(
@@ -118,6 +88,8 @@ class CLI(LightningCLI):
                 parser_class=Parser,
                 args=args,
             )
+        except AlreadyFinished as told:
+            Console().print(str(told), soft_wrap=True)
         except MisconfigurationException as error:
             raise InputError(one_sentence(str(error))) from error
         except ModuleNotFoundError as error:
@@ -128,8 +100,8 @@ class CLI(LightningCLI):
 
     def clean_up(self) -> None:
         """Take away the folder of a run that was refused before its first row, if it is this run that made it."""
-        if self.fresh and not (self.folder / "metrics.jsonl").exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.fresh:
+            remove(self.folder)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """See `LightningCLI`, whose own warns of arguments in sys.argv that are not for it."""
@@ -142,10 +114,9 @@ class CLI(LightningCLI):
         """The callbacks that every run has, each under a key of its own so that a config file can set it."""
         parser.add_lightning_class_args(NormalizeWeights, "normalize_weights")
         parser.add_lightning_class_args(Telemetry, "telemetry")
+        parser.add_lightning_class_args(LossGuard, "guard")
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
-        parser.set_defaults({"normalize_weights.every_n_steps": None, "checkpoint.save_last": True, "checkpoint.save_top_k": 1})
-        # A file called last.ckpt is the last one; Lightning would put a newer one beside it as last-v1.ckpt.
-        parser.set_defaults({"checkpoint.enable_version_counter": False})
+        parser.set_defaults({"normalize_weights.every_n_steps": None})
 
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder and checkpoint before anything is built or written."""
@@ -154,38 +125,68 @@ class CLI(LightningCLI):
         anywhere = config.clone()
         anywhere.trainer.default_root_dir = anywhere.ckpt_path = None
         self.config_text = self._parser(self.subcommand).dump(anywhere, skip_none=False)
+        self.settings = flatten(yaml.safe_load(self.config_text))
         if self.subcommand == "fit":
-            self.folder = run_folder(config)
-            self.fresh = not self.folder.exists()
+            self._settle_run(config)
         else:
             self.folder = Path(config.trainer.default_root_dir or ".")
-            if config.ckpt_path is None:
+            self.origin = run_origin(config.ckpt_path, self.folder)
+            if self.origin is None:
                 raise InputError(f"{self.subcommand} needs trained weights: name a checkpoint with --ckpt_path")
-        config.ckpt_path = checkpoint_path(config.ckpt_path, self.folder)
+        config.ckpt_path = self.origin and str(self.origin.path)
         config.trainer.default_root_dir = str(self.folder)
         for logger in as_list(config.trainer.logger):
             if isinstance(logger, Namespace) and logger.get("init_args.save_dir") in (None, "."):
                 logger["init_args.save_dir"] = str(self.folder)
+
+    def _settle_run(self, config: Namespace) -> None:
+        """Where a run goes and what it goes on from; whether its settings let it.
+
+        Raises:
+            AlreadyFinished: there is nothing left to do.
+            InputError: the folder is in use, or the checkpoint is broken or of other settings.
+        """
+        self.folder = run_folder(config)
+        self.origin = run_origin(config.ckpt_path, self.folder)
+        if self.origin is None and config.ckpt_path is not None:
+            clear(self.folder)
+        self.fresh = not self.folder.exists()
+        if self.origin is not None:
+            changed = {} if self.origin.settings is None else changes(self.origin.settings, self.settings)
+            self.origin = replace(self.origin, changed=changed)
+            refuse_to_repeat(self.folder, self.origin, config.trainer.max_steps)
+        self.signals.go_on = f"the same command with --trainer.default_root_dir={self.folder} --ckpt_path=auto goes on"
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that writes into the run's folder, and nowhere else."""
         config = self._get(self.config_init, "trainer")
         fitting = self.subcommand == "fit"
         kwargs["plugins"] = [SafeCheckpointIO(), *as_list(config["plugins"])]
-        kwargs["logger"] = run_loggers(config["logger"], self.folder) if fitting else False
+        purge_step = None if self.origin is None else self.origin.step + 1
+        kwargs["logger"] = run_loggers(config["logger"], self.folder, purge_step) if fitting else False
         kwargs["callbacks"] = as_list(config["callbacks"])
         if config["enable_progress_bar"] is not False:
             kwargs["callbacks"].append(Progress())
         if fitting:
-            settings = flatten(yaml.safe_load(self.config_text))
-            self.record = RunRecord(self.folder, self.config_text, settings, self.extra)
-            kwargs["callbacks"].append(self.record)
+            self.record = RunRecord(self.folder, self.config_text, self.settings, self.extra, self.origin)
+            self.continuation = Continuation(self.folder, as_text(self.settings), self.origin)
+            kwargs["callbacks"] += [self.record, self.continuation]
+            self._get(self.config_init, "checkpoint").signals = self.signals
         if self.subcommand == "predict":
             kwargs["callbacks"].append(PredictionsFile(self.folder))
         try:
             return super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             raise InputError(f"trainer (accelerator {config['accelerator']}): {one_sentence(str(error))}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Carry it out; what goes wrong while a checkpoint is put in place is the checkpoint's fault."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if subcommand != "fit" or self.origin is None or self.continuation.begun or told_by(error):
+                raise
+            raise InputError(f"{self.origin.path} cannot be continued from: {one_sentence(str(error))}") from error
 
     def after_fit(self) -> None:
         """Evaluate the final weights, where the run has not just done so, and call the run finished."""
@@ -220,7 +221,6 @@ class DryCLI(CLI):
 
     model: BackboneModule
     normalize_weights: NormalizeWeights
-    settings: dict[str, Any]
 
     def __init__(self, args: list[str], on: str = "meta") -> None:
         self.on = on
@@ -248,48 +248,11 @@ class DryCLI(CLI):
         return sum(p.numel() for p in self.model.backbone.parameters())
 
 
-def run_folder(config: Namespace) -> Path:
-    """Where a run goes: a fresh folder, or the one it continues in.
-
-    Raises:
-        InputError: the folder is in use.
-    """
-    named = config.trainer.default_root_dir
-    if named is None:
-        if config.trainer.devices not in (1, "1"):
-            raise InputError("a run on several devices needs a folder they all know: name one with --trainer.default_root_dir")
-        if config.ckpt_path == "last":
-            raise InputError("ckpt_path is 'last', but of which run: name its folder with --trainer.default_root_dir")
-        backbone = config.model.init_args.backbone.class_path.rsplit(".", 1)[-1].lower()
-        return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{backbone}"
-    folder = Path(named)
-    continues = config.ckpt_path == "last" or (config.ckpt_path and folder in Path(config.ckpt_path).parents)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not continues):
-        raise InputError(
-            f"{folder} is in use: choose another --trainer.default_root_dir, or continue the run in it with --ckpt_path last"
-        )
-    return folder
-
-
-def checkpoint_path(asked: str | None, folder: Path) -> str | None:
-    """The checkpoint a run starts from; `last` is the newest of the run in `folder`.
-
-    Raises:
-        InputError: there is none.
-    """
-    if asked is None:
-        return None
-    path = folder / "checkpoints" / "last.ckpt" if asked == "last" else Path(asked)
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}" + (" to continue from" if asked == "last" else ""))
-    return str(path)
-
-
-def run_loggers(asked: Any, folder: Path) -> list[Logger]:
-    """metrics.jsonl always, TensorBoard where it is installed, and what the config asks for."""
+def run_loggers(asked: Any, folder: Path, purge_step: int | None) -> list[Logger]:
+    """metrics.jsonl always, TensorBoard where it is installed and without what a run goes back on, and what is asked for."""
     loggers: list[Logger] = [MetricsFile(folder)]
     if RequirementCache("tensorboard") and asked is not False:
-        loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard"))
+        loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard", purge_step=purge_step))
     return loggers + [logger for logger in as_list(asked) if isinstance(logger, Logger)]
 
 

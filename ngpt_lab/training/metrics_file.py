@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +97,26 @@ class MetricsFile(Logger):
             # JSON has no NaN or infinity; a run that diverged still has readable rows.
             file.write(json.dumps({key: value if math.isfinite(value) else None for key, value in row.items()}) + "\n")
 
-    def cut_back(self, step: int) -> None:
-        """Drop the rows after `step`, those of a run that went on past the checkpoint it now resumes from."""
-        if not self.path.exists():
-            return
-        # A crash can leave the last row half-written: only whole lines end in a newline.
-        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        kept = [row for row in map(json.loads, lines) if row["step"] <= step]
-        self._start -= kept[-1]["time"] if kept else 0
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+    @rank_zero_only
+    def save(self) -> None:
+        """Make the rows so far last through a loss of power; see `Logger`."""
+        if self.path.exists():
+            with self.path.open("a") as file:
+                os.fsync(file.fileno())
+
+    def go_on(self) -> None:
+        """Let time go on where the rows that are there end."""
+        rows = whole_rows(self.path)
+        self._start = time.monotonic() - (rows[-1]["time"] if rows else 0.0)
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; a crash can leave the last one half-written, and only whole ones end in a newline."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop the rows of a file of JSON lines that `keep` says no to."""
+    if path.is_file():
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in whole_rows(path) if keep(row)))

@@ -3,6 +3,7 @@
 import math
 import shutil
 from abc import ABC
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ class BackboneModule(LightningModule, ABC):
     """Training of a decoder: optimizer, schedule, clipping, compilation.
 
     `grad_norm` and `clipped` describe the latest optimizer step; `latest_row` holds the latest logged training metrics,
-    `evaluated` the latest validation and test metrics, `validated_at` the step of the validation.
+    `evaluated` the latest validation and test metrics, `validated_at` the step of the validation. `veto` is asked before each
+    step, when its loss and gradient norm are known; where it says so, weights and optimizer state stay as they are.
     """
 
     def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
@@ -42,7 +44,7 @@ class BackboneModule(LightningModule, ABC):
         self.validated_at = -1
         self._losses: list[Tensor] = []
         self._losses_of = -1
-        self._random_state: dict[str, Tensor] | None = None
+        self.veto: Callable[[], bool] = lambda: False
 
     def setup(self, stage: str) -> None:
         """Check what the data and the machine must offer, and compile where asked."""
@@ -67,22 +69,8 @@ class BackboneModule(LightningModule, ABC):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another model before anything is loaded, and take note of the random state."""
+        """Refuse weights of another model before anything is loaded."""
         check_shapes(self, checkpoint, self.trainer.ckpt_path or "the checkpoint")
-        self._random_state = checkpoint.get("random_state")
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state that dropout draws from."""
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
-
-    def on_train_start(self) -> None:
-        """Go on with the random numbers where the checkpoint left off."""
-        if self._random_state is not None:
-            torch.set_rng_state(self._random_state["cpu"].cpu())
-            if self.device.type == "cuda" and "cuda" in self._random_state:
-                torch.cuda.set_rng_state(self._random_state["cuda"].cpu(), self.device)
 
     @property
     def tokens_per_step(self) -> int:
@@ -107,10 +95,14 @@ class BackboneModule(LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the total norm, and keep that norm: one pass over the gradients serves both."""
+        """Clip by the total norm, and keep that norm: one pass over the gradients serves both; or leave the step out."""
         parameters = [p for p in self.parameters() if p.grad is not None]
         self.grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if gradient_clip_val:  # Lightning's 0 is no clipping
+        self.clipped = torch.tensor(False)
+        if self.veto():
+            for parameter in parameters:
+                parameter.grad = None
+        elif gradient_clip_val:  # Lightning's 0 is no clipping
             self.clipped = self.grad_norm > gradient_clip_val
             clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
 
@@ -121,6 +113,11 @@ class BackboneModule(LightningModule, ABC):
             self._losses.clear()
         self._losses.append(loss.detach())
         return loss
+
+    @property
+    def micro_batches(self) -> int:
+        """How many micro-batches of the latest step there were so far."""
+        return len(self._losses)
 
     @property
     def train_loss(self) -> Tensor:

@@ -46,7 +46,9 @@ class NormalizeWeights(Callback):
         self.keep_first(module)
 
         def after_step(*_: Any) -> None:
-            if self.every_n_steps and step() % self.every_n_steps == 0:
+            # Where no parameter has a gradient the step was left out: normalising once more would change bits.
+            moved = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+            if moved and self.every_n_steps and step() % self.every_n_steps == 0:
                 self.normalize(module)
 
         optimizer.register_step_post_hook(after_step)

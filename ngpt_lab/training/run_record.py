@@ -5,6 +5,8 @@ import math
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from lightning.pytorch import Callback, Trainer
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
+from ngpt_lab.interruption import Interrupted
 from ngpt_lab.models.flops import flops_per_token
+from ngpt_lab.training.guard import incidents
 from ngpt_lab.training.metrics_file import MetricsFile
 from ngpt_lab.training.module import BackboneModule
+from ngpt_lab.training.resume import Origin, recorded
 from ngpt_lab.training.telemetry import named_scales
 
 
@@ -28,16 +33,24 @@ class RunRecord(Callback):
         config: the whole parsed config, as YAML.
         settings: the same as flat dotted keys.
         extra: more entries for run.json.
+        goes_on_from: the checkpoint it goes on from; None for a run from the start.
     """
 
-    def __init__(self, folder: Path, config: str, settings: dict[str, Any], extra: dict[str, Any] | None = None) -> None:
-        self.folder, self.config = folder, config
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        settings: dict[str, Any],
+        extra: dict[str, Any] | None = None,
+        goes_on_from: Origin | None = None,
+    ) -> None:
+        self.folder, self.config, self.origin = folder, config, goes_on_from
         self._record: dict[str, Any] = {"settings": settings, **(extra or {}), "error": None}
 
     def on_fit_start(self, trainer: Trainer, pl_module: BackboneModule) -> None:
         """Record what is about to be trained."""
-        if not (self.folder / "config.yaml").exists():
-            write_atomically(self.folder / "config.yaml", self.config)
+        if trainer.is_global_zero:
+            self._keep_config()
         self._record |= {
             "status": "running",
             "seed": self._record["settings"].get("seed_everything"),
@@ -49,13 +62,20 @@ class RunRecord(Callback):
             "model": describe_model(pl_module, int(trainer.datamodule.seq_len)),  # type: ignore[attr-defined]
             "tokens_per_step": pl_module.tokens_per_step,
             "steps": trainer.max_steps,
+            "resumed": self._resumptions(),
         }
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: BackboneModule, exception: BaseException) -> None:
-        """Record why it failed."""
-        if "model" in self._record:
-            self._record |= {"status": "failed", "error": f"{type(exception).__name__}: {exception}"}
+        """Record why it ended."""
+        if "model" not in self._record:
+            return
+        if isinstance(exception, Interrupted | KeyboardInterrupt):
+            self._record |= {"status": "interrupted"}
+        else:
+            kind = "" if isinstance(exception, InputError) else f"{type(exception).__name__}: "
+            self._record |= {"status": "failed", "error": f"{kind}{exception}"}
+        with suppress(InputError, OSError):  # as where the disk is full, which is what is told
             self._write(trainer)
 
     def finish(self, trainer: Trainer, final: dict[str, float]) -> None:
@@ -73,8 +93,27 @@ class RunRecord(Callback):
         if broken:
             raise InputError(f"{self.folder}: the loss is not finite at the end: lower the learning rate")
 
+    def _keep_config(self) -> None:
+        """config.yaml stays what the run began with; what it goes on with, where that differs, lies beside it."""
+        if not (self.folder / "config.yaml").exists():
+            write_atomically(self.folder / "config.yaml", self.config)
+        elif self.origin is not None and self.origin.changed:
+            taken = len(list(self.folder.glob("config.resume-*.yaml")))
+            write_atomically(self.folder / f"config.resume-{taken + 1}.yaml", self.config)
+
+    def _resumptions(self) -> list[dict[str, Any]]:
+        """Every time that the run went on from a checkpoint, this one included."""
+        if self.origin is None:
+            return []
+        before = recorded(self.folder).get("resumed", [])
+        now = {"step": self.origin.step, "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "changed": self.origin.changed}
+        return [*before, now]
+
     def _write(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
         self._record["tokens"] = trainer.global_step * self._record["tokens_per_step"]
+        self._record["incidents"] = incidents(self.folder)
         clocks = [logger.seconds for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         self._record["wall_time_s"] = clocks[0]
         write_atomically(self.folder / "run.json", json.dumps(self._record, indent=1, allow_nan=False) + "\n")

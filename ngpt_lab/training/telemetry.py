@@ -59,9 +59,6 @@ class Telemetry(Callback):
         """Start counting at the step the run starts or resumes at."""
         self._seen_step = trainer.global_step
         self._logged_at = time.monotonic(), trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.cut_back(trainer.global_step)
         if pl_module.backbone.on_sphere and not self._directions:
             self._directions = directions(pl_module.backbone)
         self._directions = {name: value.to(pl_module.device) for name, value in self._directions.items()}
@@ -79,7 +76,7 @@ class Telemetry(Callback):
             pl_module.latest_row = row
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=step)
-        if self.scales_every_n_steps and step % self.scales_every_n_steps == 0:
+        if self.scales_every_n_steps and step % self.scales_every_n_steps == 0 and trainer.is_global_zero:
             self._write_scales(Path(trainer.default_root_dir), pl_module, step)
 
     def state_dict(self) -> dict[str, Any]:

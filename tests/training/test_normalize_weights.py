@@ -52,7 +52,7 @@ def test_norms_hold_under_accumulation_and_bf16_after_every_step_and_in_a_checkp
     )
     assert len(errors) >= 4 * 12 + 1
     assert max(errors) <= 2e-6
-    saved = torch.load(next((folder / "checkpoints").glob("*step=5.ckpt")), weights_only=True)["state_dict"]
+    saved = torch.load(folder / "checkpoints" / "step-000005.ckpt", weights_only=True)["state_dict"]
     twin = NGPT(Dims(256, 64, 2, 4, 2, 16, 256))
     twin.load_state_dict(of_backbone(saved))
     assert weight_error(twin) <= 2e-6
@@ -85,7 +85,7 @@ def test_first_lengths_are_kept_through_training(fit: Fit) -> None:
     folder = fit("nemotron", *keep, "--trainer.max_steps=20")
 
     def lengths(step: int) -> dict[str, torch.Tensor]:
-        state = torch.load(next((folder / "checkpoints").glob(f"*step={step}.ckpt")), weights_only=True)["state_dict"]
+        state = torch.load(folder / "checkpoints" / f"step-{step:06d}.ckpt", weights_only=True)["state_dict"]
         model = Nemotron(Dims(256, 64, 2, 4, 2, 16, 256))
         model.load_state_dict(of_backbone(state))
         return {name: torch.linalg.vector_norm(m.weight.detach(), dim=m.norm_dim) for name, m in stream_matrices(model)}

@@ -1,0 +1,185 @@
+"""A run that goes on as if it had never stopped."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch.optim.lr_scheduler import LambdaLR
+
+from ngpt_lab.errors import InputError
+from ngpt_lab.training import random_state
+from ngpt_lab.training.checkpoint_form import check_form, check_optimizer_states
+from ngpt_lab.training.checkpoints import FOLDER, load, step_file, step_files
+from ngpt_lab.training.guard import FILE as INCIDENTS
+from ngpt_lab.training.metrics_file import MetricsFile, keep_rows
+from ngpt_lab.training.run_checkpoints import link, validation_is_due
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint a run goes on from.
+
+    Args:
+        path: the file.
+        step: how many steps it comes after.
+        settings: those it was trained with, as JSON; None where it has none.
+        changed: what is set otherwise now: key to value before and value now.
+    """
+
+    path: Path
+    step: int
+    settings: str | None
+    changed: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def origin(path: Path) -> Origin:
+    """What can be gone on from in a file.
+
+    Raises:
+        InputError: it is no sound checkpoint of a run.
+    """
+    checkpoint = load(path, mmap=True)
+    check_form(checkpoint, path)
+    return Origin(path, checkpoint["global_step"], checkpoint.get("settings"))
+
+
+def newest(folder: Path, say: Callable[[str], None] = random_state.say) -> Origin | None:
+    """The newest sound checkpoint of the run in `folder`; None where the run has none at all.
+
+    Args:
+        folder: the run's folder.
+        say: told of each newer one that is broken.
+
+    Raises:
+        InputError: all of them are broken.
+    """
+    files = step_files(folder)
+    for path in reversed(files.values()):
+        try:
+            return origin(path)
+        except InputError as error:
+            say(f"{error}; the checkpoint before is tried")
+    if files:
+        raise InputError(f"none of the {len(files)} checkpoints in {folder / FOLDER} can be read: start a new run elsewhere")
+    return None
+
+
+def put_back(folder: Path, step: int) -> None:
+    """Bring a run's folder to the moment its checkpoint of `step` was written: before any evaluation after that step."""
+    keep_rows(folder / "metrics.jsonl", lambda row: row["step"] < step or (row["step"] == step and "train/loss" in row))
+    keep_rows(folder / INCIDENTS, lambda row: bool(row["step"] <= step))
+    for unfinished in folder.rglob(".*.tmp"):
+        unfinished.unlink()
+    for later, path in step_files(folder).items():
+        if later > step:
+            path.unlink()
+    for scales in (folder / "scales").glob("step-*.safetensors"):
+        number = re.fullmatch(r"step-(\d+)\.safetensors", scales.name)
+        if number and int(number[1]) > step:
+            scales.unlink()
+    if step_file(folder, step).is_file():
+        link(step_file(folder, step))
+
+
+class Continuation(Callback):
+    """Saves and puts back what lightning leaves out: random states, settings, a validation that is due, the folder's files.
+
+    Args:
+        folder: the run's folder.
+        settings: the run's, as JSON.
+        goes_on_from: the checkpoint it goes on from; None for a run from the start.
+
+    Attributes:
+        begun: whether everything is in place and training goes on.
+    """
+
+    def __init__(self, folder: Path, settings: str, goes_on_from: Origin | None) -> None:
+        self.folder, self.settings, self.origin = folder, settings, goes_on_from
+        self.begun = False
+        self._random_states: list[dict[str, Any]] | None = None
+        self._optimizer_states: list[Any] = []
+        self._hyperparameters: list[list[dict[str, Any]]] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the random numbers' state of every process, and the settings."""
+        checkpoint["random_states"] = random_state.collect(trainer)
+        checkpoint["settings"] = self.settings
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take note of what is put back later."""
+        self._random_states = checkpoint.get("random_states")
+        self._optimizer_states = checkpoint["optimizer_states"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note of the optimizer's settings, which the checkpoint's are about to replace."""
+        self._hyperparameters = [[without(group, "params") for group in o.param_groups] for o in trainer.optimizers]
+        # Other strategies keep the state in forms of their own.
+        if self._optimizer_states and isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            check_optimizer_states(self._optimizer_states, trainer.optimizers, str(trainer.ckpt_path))
+        self._optimizer_states = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the random numbers back, and carry out the validation that is due right after the checkpoint.
+
+        Lightning takes that validation for done.
+        """
+        if self.origin is None:
+            self.begun = True
+            return
+        self._set_hyperparameters(trainer)
+        if self._random_states is not None:
+            random_state.put_back(self._random_states, trainer)
+        self._begin(trainer, self.origin)
+        loop = trainer.fit_loop.epoch_loop
+        if loop._should_check_val_epoch() and validation_is_due(trainer, trainer.val_check_batch):
+            loop.val_loop.restarting = False
+            trainer.validating = True
+            loop.val_loop.run()
+            trainer.training = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There may have been nothing left to train, and so no start of it."""
+        if self.origin is not None and not self.begun:
+            self._begin(trainer, self.origin)
+
+    def _begin(self, trainer: Trainer, start: Origin) -> None:
+        """Put the folder back, now that nothing refuses to go on, and let the time of the rows go on."""
+        self.begun = True
+        if trainer.is_global_zero:
+            put_back(self.folder, start.step)
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.go_on()
+
+    def _set_hyperparameters(self, trainer: Trainer) -> None:
+        """What the config says of the optimizer and the schedule holds, also where it says otherwise than the checkpoint."""
+        for optimizer, groups in zip(trainer.optimizers, self._hyperparameters, strict=True):
+            for group, now in zip(optimizer.param_groups, groups, strict=True):
+                group.update(without(now, "lr"))
+        for config in trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if isinstance(schedule, LambdaLR):
+                schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
+                for group, base, factor in zip(
+                    schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+                ):
+                    group["lr"] = base * factor(schedule.last_epoch)
+
+
+def without(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """All of a mapping but one key."""
+    return {key: value for key, value in tree.items() if key != name}
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """A run's run.json; empty where it has none that can be read."""
+    try:
+        record = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
