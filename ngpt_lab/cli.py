@@ -12,18 +12,20 @@ COMMANDS = """usage: ngpt-lab COMMAND ...
   validate   evaluate a checkpoint on the validation split: -c RUN/config.yaml --ckpt_path FILE
   test       evaluate a checkpoint on the test split
   predict    write the loss of every test token
+  tokenize   turn text into tokens ahead of a run, or check tokens that exist
   compare    train arms on the same batches and report which is better, by how much, at what cost
   sweep      carry out the runs of a specification that are not finished, and report
   status     how far a sweep, a comparison or a run is
   diff       what differs between two runs
   report     the report of runs that exist
   tables     redraw a sweep's tables from its results.csv
-  bench      measure the cost of a training step
+  bench      measure the cost of a training step, of reading and tokenizing, and memory
 
 ngpt-lab COMMAND --help tells more.
 """
 OF_LIGHTNING = ("fit", "validate", "test", "predict")
 MODULES = {
+    "tokenize": "ngpt_lab.training.tokenize_command",
     "compare": "ngpt_lab.compare.command",
     "sweep": "ngpt_lab.sweep.command",
     "status": "ngpt_lab.sweep.status",
@@ -32,7 +34,7 @@ MODULES = {
     "tables": "ngpt_lab.analysis.tables_command",
     "bench": "ngpt_lab.bench.command",
 }
-GO_ON = ("compare", "sweep")
+GO_ON = ("compare", "sweep", "tokenize")
 
 
 def run(arguments: list[str]) -> None:

@@ -46,7 +46,8 @@ def test_a_run_in_bf16_learns_and_stays_on_the_sphere(model: str, compiled: str,
     torch.compiler.reset()
     files = ["base.yaml", f"model/{model}.yaml", "size/debug.yaml"]
     words = [word for file in files for word in ("-c", str(CONFIGS / file))]
-    words += [f"--data.files={text}", f"--trainer.default_root_dir={tmp_path / 'run'}", f"--model.compile={compiled}"]
+    words += ["--data.source=TextFiles", f"--data.source.files={text}"]
+    words += [f"--trainer.default_root_dir={tmp_path / 'run'}", f"--model.compile={compiled}"]
     words += ["--trainer.accelerator=gpu", "--trainer.precision=bf16-mixed", "--trainer.accumulate_grad_batches=4"]
     cli = CLI(["fit", *words])
     record = json.loads((tmp_path / "run" / "run.json").read_text())

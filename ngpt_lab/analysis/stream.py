@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ngpt_lab.data.order import cut, evenly_spaced_starts
+from ngpt_lab.data.corpora import Stream
+from ngpt_lab.data.windows import AcrossDocuments
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.decoder import Block
@@ -153,7 +154,7 @@ def logit_temperature(decoder: Decoder, tokens: Tensor) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def loss_by_length(decoder: Decoder, stream: Tensor, lengths: Sequence[int], windows: int) -> pd.DataFrame:
+def loss_by_length(decoder: Decoder, stream: Stream, lengths: Sequence[int], windows: int) -> pd.DataFrame:
     """The loss with more and more context, beyond what training had (paper Figure 13): length, loss, perplexity.
 
     Every length is scored on the same tokens, the last of each window (as many as half the shortest length); what differs is
@@ -161,15 +162,21 @@ def loss_by_length(decoder: Decoder, stream: Tensor, lengths: Sequence[int], win
 
     Args:
         decoder: which is evaluated.
-        stream: ids of a held-out text (N,), longer than the longest length.
+        stream: a held-out split, longer than the longest length.
         lengths: of the contexts, in tokens.
         windows: how many places to score at, spread evenly; fewer where the text has no room for them side by side.
 
     Raises:
         InputError: no length, one below 1, a text that is too short or not of the decoder's vocabulary, or no windows.
     """
-    _check(decoder, stream, lengths, windows)
-    tokens, targets = cut(stream, evenly_spaced_starts(len(stream), max(lengths), windows), max(lengths))
+    _check(stream, lengths, windows)
+    laid = AcrossDocuments(stream, max(lengths))
+    tokens, targets, _ = laid.batch(laid.held_out(windows))
+    if int(targets.max()) >= decoder.dims.vocab_size:
+        raise InputError(
+            f"the text has token id {int(targets.max())} and the decoder {decoder.dims.vocab_size} ids: "
+            "use the tokenizer it was trained with"
+        )
     scored = max(1, min(lengths) // 2)
     rows = []
     for length in lengths:
@@ -191,17 +198,12 @@ def _losses(decoder: Decoder, tokens: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
 
 
-def _check(decoder: Decoder, stream: Tensor, lengths: Sequence[int], windows: int) -> None:
+def _check(stream: Stream, lengths: Sequence[int], windows: int) -> None:
     if not lengths or min(lengths) < 1 or windows < 1:
         raise InputError(f"lengths are {list(lengths)} and windows {windows}: give lengths and windows of at least 1")
     if len(stream) <= max(lengths):
         raise InputError(
             f"the text has {len(stream)} tokens and length {max(lengths)} needs one more than that: use shorter ones"
-        )
-    if int(stream.max()) >= decoder.dims.vocab_size:
-        raise InputError(
-            f"the text has token id {int(stream.max())} and the decoder {decoder.dims.vocab_size} ids: "
-            "use the tokenizer it was trained with"
         )
 
 

@@ -72,6 +72,7 @@ def run_data(folder: str | Path) -> WindowDataModule:
         InputError: no config.yaml, or the text is not where it was.
     """
     data: WindowDataModule = _PartCLI(_with_config(Path(folder)) / CONFIG, "model", "data").datamodule
+    data.prepare_data()
     return data
 
 

@@ -7,10 +7,12 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import seed_everything
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from scipy.stats import t as student
 
+from ngpt_lab.data.windows import Batch
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.cli import DryCLI
 from ngpt_lab.training.module import require_compiler
@@ -44,22 +46,23 @@ class Arm:
         if self.compiled:
             require_compiler(device)
             self.module.backbone.compile(fullgraph=True)
+        cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
         batches = islice(cli.datamodule.train_dataloader(), settings["trainer.accumulate_grad_batches"])
-        self._batches = [(tokens.to(device), targets.to(device)) for tokens, targets in batches]
+        self._batches: list[Batch] = [move_data_to_device(batch, device) for batch in batches]
 
     @property
     def tokens(self) -> int:
         """Tokens of one step, over all micro-batches."""
-        return sum(tokens.numel() for tokens, _ in self._batches)
+        return sum(batch.tokens.numel() for batch in self._batches)
 
     def step(self) -> None:
         """Forward and backward on every micro-batch, then clip, optimizer and projection."""
         self._begun += 1
         self._optimizer.zero_grad()
-        for tokens, targets in self._batches:
+        for tokens, targets, documents in self._batches:
             with self._plugin.forward_context():
-                loss = self.module.backbone(tokens, targets)
+                loss = self.module.backbone(tokens, targets, documents=documents)
             (loss / len(self._batches)).backward()
         self.module.configure_gradient_clipping(self._optimizer, gradient_clip_val=self._clip)
         self._optimizer.step()

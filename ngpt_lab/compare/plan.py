@@ -106,6 +106,7 @@ def make_plan(
     if not allow_unequal:
         check_sizes({name: cli.parameters for name, cli in dry.items()}, baseline)
     data = dry[baseline].datamodule
+    data.prepare_data()
     data.setup("fit")
     tokens_per_step = data.tokens_per_batch * settings[baseline]["trainer.accumulate_grad_batches"]
     if budgets is None:

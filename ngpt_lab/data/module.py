@@ -1,60 +1,102 @@
-"""The data modules of every model: one text, or two in turn."""
+"""The data module of every model."""
 
-import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
-from ngpt_lab.data.corpora import Corpus
-from ngpt_lab.data.loader import HeldOutLoader, NumberedBatches, Rank, SwitchingLoader, WindowLoader
-from ngpt_lab.data.local_files import local_files
-from ngpt_lab.data.order import WindowOrder, evenly_spaced_starts
-from ngpt_lab.data.standard_library import standard_library
-from ngpt_lab.data.texts import Text
+from ngpt_lab.data.corpora import Corpus, Stream
+from ngpt_lab.data.loader import HeldOutLoader, NumberedBatches, Rank, WindowLoader
+from ngpt_lab.data.sources.library import StandardLibrary
+from ngpt_lab.data.sources.source import Source
+from ngpt_lab.data.tokenizers import Tokenizer
+from ngpt_lab.data.windows import AcrossDocuments, Windows, WindowsFactory
 from ngpt_lab.errors import InputError
 
 
 class WindowDataModule(LightningDataModule):
-    """Windows of a corpus of bytes, in an order that depends on the seed and the text alone.
+    """Windows of tokens, in an order that depends on the seed and the tokens alone.
 
-    Batches are pairs of tokens and targets, (batch_size, seq_len) int64 each; a target is the token after.
+    Nothing is read before `prepare_data`, which turns text into tokens where that has not been done.
 
     Args:
-        corpus: what is trained on, validated and tested.
+        sources: Where the texts come from.
+        tokenizer: How text becomes tokens; by default its bytes.
+        store: Folder of the tokens; by default one in the user's cache.
+        windows: How windows are laid over the tokens: AcrossDocuments, MaskedDocuments or WithinDocuments.
         seq_len: Tokens in a window.
         batch_size: Windows in a batch, over all devices.
         seed: Seed of the order of the training windows; separate from the seed of the weights.
-        eval_windows: At most so many windows of validation and of test are read, spread evenly.
+        eval_windows: At most so many windows of each held-out split are read, spread evenly.
+        num_workers: Processes that read ahead; with 0 the training process reads.
+        processes: Processes that tokenize; by default one a core.
     """
 
-    vocab_size = 256
-    bytes_per_token = 1.0
-
-    def __init__(self, corpus: Corpus, seq_len: int, batch_size: int, seed: int, eval_windows: int) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        tokenizer: Tokenizer | None = None,
+        store: str | None = None,
+        windows: WindowsFactory = AcrossDocuments,
+        seq_len: int = 256,
+        batch_size: int = 8,
+        seed: int = 0,
+        eval_windows: int = 256,
+        num_workers: int = 0,
+        processes: int | None = None,
+    ) -> None:
         super().__init__()
         for name, value in {"seq_len": seq_len, "batch_size": batch_size, "eval_windows": eval_windows}.items():
-            check_at_least_one(name, value)
-        self.corpus = corpus
-        self.seq_len = seq_len
-        self.batch_size = batch_size
-        self.seed = seed
-        self.eval_windows = eval_windows
-        self._check_length(corpus)
+            check_at_least(1, name, value)
+        check_at_least(0, "num_workers", num_workers)
+        check_at_least(1, "processes", 1 if processes is None else processes)
+        self.sources, self.tokenizer, self.windows = sources, tokenizer, windows
+        self.store = None if store is None else Path(store)
+        self.seq_len, self.batch_size, self.seed, self.eval_windows = seq_len, batch_size, seed, eval_windows
+        self.num_workers, self.processes = num_workers, processes or len(os.sched_getaffinity(0))
         self._announced = False
 
-    @property
+    def prepare_data(self) -> None:
+        """Tokenize what has not been; on one process of each machine."""
+        for source in self.sources:
+            source.prepare(self.tokenizer, self.store, self.processes)
+
+    @cached_property
     def corpora(self) -> list[Corpus]:
-        """Every corpus that is read."""
-        return [self.corpus]
+        """Every corpus that is read.
+
+        Raises:
+            InputError: one that is not tokenized yet, has changed since, or is shorter than a window.
+        """
+        corpora = [source.open(self.tokenizer, self.store) for source in self.sources]
+        for corpus in corpora:
+            self._check_length(corpus)
+        return corpora
+
+    @property
+    def corpus(self) -> Corpus:
+        """The first of them, or the only one."""
+        return self.corpora[0]
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the text and of where it is split."""
+        """SHA-256 of the tokens and of where they are split."""
         return self.corpus.fingerprint
+
+    @property
+    def vocab_size(self) -> int:
+        """Every token is below it."""
+        return max(corpus.vocab_size for corpus in self.corpora)
+
+    @property
+    def bytes_per_token(self) -> dict[str, float | None]:
+        """Bytes of text for a token of each held-out split, under the name that its metrics are logged by."""
+        return {"val": self.corpus.validation.bytes_per_token, "test": self.corpus.test.bytes_per_token}
 
     @property
     def tokens_per_batch(self) -> int:
@@ -65,8 +107,8 @@ class WindowDataModule(LightningDataModule):
         """What a run's record keeps of its data."""
         return {
             **self.corpus.describe(),
-            "tokenizer": "bytes",
             "vocab_size": self.vocab_size,
+            "windows": self._windows_name,
             "seq_len": self.seq_len,
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -74,18 +116,20 @@ class WindowDataModule(LightningDataModule):
         }
 
     def setup(self, stage: str) -> None:
-        """Say once what is read, and how much of the held-out text also stands in training."""
+        """Open the tokens, and say once what is read, and how much of the held-out text also stands in training."""
         for corpus in [] if self._announced else self.corpora:
-            shares = ", ".join(
-                f"{name} {len(corpus.splits[name]):,} ({share:.2%} of its line starts also stand in training)"
-                for name, share in corpus.shared_share.items()
+            shared = corpus.shared_share or {}
+            told = (
+                f"{name} {len(stream):,}"
+                + (f" ({shared[name]:.2%} of its line starts also stand in training)" if name in shared else "")
+                for name, stream in corpus.splits.items()
             )
-            rank_zero_info(f"Data: {corpus.source}; bytes: train {len(corpus.train):,}, {shares}")
+            rank_zero_info(f"Data: {corpus.source}; tokens ({corpus.tokenizer}): {', '.join(told)}")
         self._announced = True
 
     def train_dataloader(self) -> NumberedBatches:
-        """Batches without end; batch k depends on k, the seed, the sizes and the text alone."""
-        return self._windows(self.corpus)
+        """Batches without end; batch k depends on k, the seed, the sizes and the tokens alone."""
+        return self._training()[0]
 
     def val_dataloader(self) -> HeldOutLoader | list[HeldOutLoader]:
         """Validation's windows: the same ones each time."""
@@ -99,136 +143,71 @@ class WindowDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What batch k depends on."""
-        return {name: getattr(self, name) for name in ("fingerprint", "seed", "seq_len", "batch_size")}
+        return {
+            **{name: getattr(self, name) for name in ("fingerprint", "seed", "seq_len", "batch_size")},
+            "windows": self._windows_name,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Refuse to go on training from a checkpoint whose batches were others; evaluating one on any text is fine."""
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         for name, now in self.state_dict().items():
-            if state_dict[name] != now:
+            if state_dict.get(name) != now:
                 raise InputError(
-                    f"the checkpoint was trained with data.{name} {state_dict[name]} and this run has {now}: "
+                    f"the checkpoint was trained with data.{name} {state_dict.get(name)} and this run has {now}: "
                     "restore the data and its settings, or start a new run without the checkpoint"
                 )
 
-    def _windows(self, corpus: Corpus) -> WindowLoader:
-        order = WindowOrder(len(corpus.train), self.seq_len, self.seed, corpus.fingerprint)
-        return WindowLoader(corpus.train, order, self.batch_size, self._rank())
+    def _training(self) -> list[WindowLoader]:
+        """The training batches of each corpus."""
+        return [
+            WindowLoader(windows, self.seed, corpus.fingerprint, self.batch_size, self._rank(), num_workers=self.num_workers)
+            for windows, corpus in zip(self._laid, self.corpora, strict=True)
+        ]
 
-    def _held_out(self, stream: Tensor) -> HeldOutLoader:
-        starts = evenly_spaced_starts(len(stream), self.seq_len, self.eval_windows)
-        return HeldOutLoader(stream, starts, self.seq_len, self.batch_size, self._rank())
+    def _held_out(self, stream: Stream) -> HeldOutLoader:
+        windows = self.windows(stream, self.seq_len)
+        return HeldOutLoader(windows, windows.held_out(self.eval_windows), self.batch_size, self._rank())
 
     def _rank(self) -> Rank:
         return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()
 
+    @cached_property
+    def _laid(self) -> list[Windows]:
+        """The training windows of each corpus."""
+        return [self.windows(corpus.train, self.seq_len) for corpus in self.corpora]
+
+    @property
+    def _windows_name(self) -> str:
+        return type(self._laid[0]).__name__
+
     def _check_length(self, corpus: Corpus) -> None:
-        name, stream = min(corpus.splits.items(), key=lambda split: len(split[1]))
-        if len(stream) <= self.seq_len:
-            raise InputError(
-                f"--data.seq_len {self.seq_len} is longer than the data: {name}, the shortest split of "
-                f"{corpus.source}, has {len(stream)} tokens and a window needs {self.seq_len + 1}"
-            )
+        for name, stream in corpus.splits.items():
+            if not self.windows(stream, self.seq_len).available:
+                raise InputError(
+                    f"--data.seq_len {self.seq_len} is too long for the data: {name} of {corpus.source} has {len(stream)} "
+                    f"tokens, and a window needs {self.seq_len + 1}"
+                )
 
 
 class TextDataModule(WindowDataModule):
-    """Text as bytes, in windows, in an order that depends on the seed and the text alone.
+    """One text in windows of tokens.
 
     Args:
-        files: Path or glob pattern of .txt or .gz files, or a list of them. Without it the corpus is the source of
-            the running Python's standard library.
-        seq_len: Tokens in a window.
-        batch_size: Windows in a batch, over all devices.
-        seed: Seed of the order of the training windows; separate from the seed of the weights.
-        eval_windows: At most so many windows of validation and of test are read, spread evenly.
+        source: Where the text comes from; by default the source of the running Python's standard library.
+        **kwargs: see `WindowDataModule`.
     """
 
-    def __init__(
-        self,
-        files: str | list[str] | None = None,
-        seq_len: int = 256,
-        batch_size: int = 8,
-        seed: int = 0,
-        eval_windows: int = 256,
-    ) -> None:
-        self.files = [files] if isinstance(files, str) else files
-        # Read here and not in `setup`: bad text stops a run before it has written anything.
-        corpus = standard_library() if self.files is None else local_files(self.files)
-        super().__init__(corpus, seq_len, batch_size, seed, eval_windows)
-
-    def describe(self) -> dict[str, object]:
-        """See `WindowDataModule`."""
-        return {**super().describe(), "files": self.files}
+    def __init__(self, source: Source | None = None, **kwargs: Any) -> None:
+        super().__init__([StandardLibrary() if source is None else source], **kwargs)
 
 
-class SwitchingTextDataModule(WindowDataModule):
-    """One text, then another, then the first again, and so on; validation reads both, the test split is the first's.
-
-    Batch k is the first text's where k // switch_every is even, and the second's where it is odd, so a run of three times
-    `switch_every` batches leaves the first text and comes back to it. Validation of the second text is logged as val_other.
-
-    Args:
-        first: The text that training begins with.
-        second: The text that it changes to.
-        switch_every: Batches until the text changes.
-        seq_len: Tokens in a window.
-        batch_size: Windows in a batch, over all devices.
-        seed: Seed of the order of the training windows; separate from the seed of the weights.
-        eval_windows: At most so many windows of each held-out split are read, spread evenly.
-    """
-
-    def __init__(
-        self,
-        first: Text,
-        second: Text,
-        switch_every: int,
-        seq_len: int = 256,
-        batch_size: int = 8,
-        seed: int = 0,
-        eval_windows: int = 256,
-    ) -> None:
-        check_at_least_one("switch_every", switch_every)
-        super().__init__(first.read(), seq_len, batch_size, seed, eval_windows)
-        self.switch_every = switch_every
-        self.other: Corpus = second.read()
-        self._check_length(self.other)
-        if self.other.fingerprint == self.corpus.fingerprint:
-            raise InputError(f"--data.first and --data.second are the same text ({self.corpus.source}): name two")
-
-    @property
-    def corpora(self) -> list[Corpus]:
-        """Both."""
-        return [self.corpus, self.other]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of both texts' fingerprints."""
-        return hashlib.sha256("".join(corpus.fingerprint for corpus in self.corpora).encode()).hexdigest()
-
-    def describe(self) -> dict[str, object]:
-        """See `WindowDataModule`; `other` is the second text."""
-        mine = {"fingerprint": self.fingerprint, "other": self.other.describe(), "switch_every": self.switch_every}
-        return {**super().describe(), **mine}
-
-    def train_dataloader(self) -> NumberedBatches:
-        """Batches of both texts in turn, without end; see `WindowDataModule`."""
-        return SwitchingLoader(self._windows(self.corpus), self._windows(self.other), self.switch_every)
-
-    def val_dataloader(self) -> list[HeldOutLoader]:
-        """The first text's windows, then the second's."""
-        return [self._held_out(corpus.validation) for corpus in self.corpora]
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `WindowDataModule`."""
-        return {**super().state_dict(), "switch_every": self.switch_every}
-
-
-def check_at_least_one(name: str, value: int) -> None:
-    """Refuse a size below one.
+def check_at_least(least: int, name: str, value: int) -> None:
+    """Refuse a number below the least that makes sense.
 
     Raises:
         InputError: names the setting.
     """
-    if value < 1:
-        raise InputError(f"--data.{name} is {value}: it must be at least 1")
+    if value < least:
+        raise InputError(f"--data.{name} is {value}: it must be at least {least}")

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ngpt_lab.nn.attention import Attention, Cache, Context, attention_named, causal_mask
+from ngpt_lab.errors import InputError
+from ngpt_lab.nn.attention import Attention, Cache, Context, attention_named, causal_mask, positions_within
 from ngpt_lab.nn.linear import StreamMatrix, TokenEmbedding, WeightMap, WriteLinear
 from ngpt_lab.nn.slots import (
     MLP,
@@ -114,21 +115,30 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cache: Cache | None = None,
+        documents: Tensor | None = None,
     ) -> list[Tensor]:
         """The residual stream after the embedding and after each block: n_layers + 1 tensors (B, T, C).
 
         Args:
             tokens: ids (B, T), the last T of S positions where a cache holds the others.
-            positions: each token's position (B, T) or (T,); by default they count on from the cache.
+            positions: each token's position (B, T) or (T,); by default they count on from the cache, in each document from 0.
             attention_mask: which of the S positions hold a token (B, S), 1 or 0; by default all.
             cache: keys and values of the positions before `tokens`; it is extended.
+            documents: which document each token belongs to (B, T), equal ids side by side: attention stays within a document,
+                as if each stood alone. By default all tokens of a row are one document.
+
+        Raises:
+            InputError: documents together with a cache, which does not know whose keys it holds.
         """
+        if cache is not None and documents is not None:
+            raise InputError("documents cannot be told apart together with a cache: leave out one of the two")
         past = 0 if cache is None else cache.get_seq_length()
         length = tokens.shape[1]
         if positions is None:
-            positions = torch.arange(past, past + length, device=tokens.device)
+            counted = torch.arange(past, past + length, device=tokens.device)
+            positions = counted if documents is None else positions_within(documents)
         table = self.rotary.table(torch.atleast_2d(positions))
-        mask = causal_mask(length, past + length, attention_mask, tokens.device)
+        mask = causal_mask(length, past + length, attention_mask, tokens.device, documents)
         context = Context(partial(self.rotary.rotate, table=table), mask, cache, self.attend)
         stream, first = [self.embedding(tokens)], None
         for block in self.blocks:
@@ -144,12 +154,14 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         attention_mask: Tensor | None = None,
         cache: Cache | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, V); with `targets` (B, T), the ids that follow (-100: left out), their mean cross-entropy in nats.
 
         The other arguments are those of `stream`.
         """
-        x = self.final(self.stream(tokens, positions=positions, attention_mask=attention_mask, cache=cache)[-1])
+        stream = self.stream(tokens, positions=positions, attention_mask=attention_mask, cache=cache, documents=documents)
+        x = self.final(stream[-1])
         features, matrix = self.lm_head(x)
         logits = F.linear(features.to(matrix.dtype), matrix)
         return logits if targets is None else cross_entropy(logits, targets)

@@ -101,18 +101,29 @@ class GrowingCache:
         return self._layers[0][0].shape[-2] if self._layers else 0
 
 
-def causal_mask(queries: int, keys: int, attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
+def causal_mask(
+    queries: int, keys: int, attention_mask: Tensor | None, device: torch.device, documents: Tensor | None = None
+) -> Tensor | None:
     """Which of the `keys` each of the last `queries` positions may see, (B or 1, 1, T, S); None where plain causal will do.
 
-    A position always sees itself, also where `attention_mask` (B, S) hides it: a row with nothing to see would be NaN, and NaN
-    spreads through a weight of zero.
+    A position sees those of its own document alone where `documents` (B, S) says which that is. It always sees itself, also
+    where `attention_mask` (B, S) hides it: a row with nothing to see would be NaN, and NaN spreads through a weight of zero.
     """
-    if attention_mask is None and queries == keys:
+    if attention_mask is None and documents is None and queries == keys:
         return None
     at = torch.arange(keys - queries, keys, device=device)[:, None]
     seen = torch.arange(keys, device=device)[None, :]
-    causal = (seen <= at)[None, None]
-    return causal if attention_mask is None else causal & attention_mask.bool()[:, None, None, :] | (seen == at)[None, None]
+    mask = (seen <= at)[None, None]
+    if documents is not None:
+        mask = mask & (documents[:, None, keys - queries :, None] == documents[:, None, None, :])
+    return mask if attention_mask is None else mask & attention_mask.bool()[:, None, None, :] | (seen == at)[None, None]
+
+
+def positions_within(documents: Tensor) -> Tensor:
+    """How many tokens of its document stand before each token, (B, T); a document is a run of equal ids (B, T)."""
+    at = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)
+    return at - at.where(begins, 0).cummax(dim=1).values
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ def _validation_windows(runs: Sequence[Run]) -> Tensor | None:
         with suppress(InputError):
             loaders = run_data(run.folder).val_dataloader()
             loader = loaders[0] if isinstance(loaders, list) else loaders
-            tokens, _ = next(iter(loader))
-            return tokens[:_TEXTS]
+            return next(iter(loader)).tokens[:_TEXTS]
     return None
 
 

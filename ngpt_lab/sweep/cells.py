@@ -164,6 +164,8 @@ def _cell(
     )
     try:
         dry = DryCLI(list(arguments))
+        dry.datamodule.prepare_data()
+        data = dry.datamodule.describe()
     except InputError as error:
         raise InputError(f"{spec.path}: arm {arm}: {error}") from error
     return Cell(
@@ -178,7 +180,7 @@ def _cell(
         parameters=dry.parameters,
         flops_per_token=flops_per_token(dry.model.backbone, dry.datamodule.seq_len),
         tokens_per_step=dry.datamodule.tokens_per_batch * dry.settings["trainer.accumulate_grad_batches"],
-        data=dry.datamodule.describe(),
+        data=data,
     )
 
 

@@ -18,7 +18,6 @@ from lightning_utilities.core.imports import RequirementCache
 from rich.console import Console
 from rich.table import Table
 
-import ngpt_lab.data
 import ngpt_lab.models.ablations.scaled_qk
 import ngpt_lab.models.ablations.value_residual  # noqa: F401  (imported parts can be named by class alone)
 from ngpt_lab.errors import InputError

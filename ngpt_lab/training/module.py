@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torchmetrics import MeanMetric
 
+from ngpt_lab.data.windows import IGNORED, Batch
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.decoder import cross_entropy
@@ -19,8 +20,6 @@ from ngpt_lab.training.checkpoints import check_shapes
 from ngpt_lab.training.normalize_weights import NormalizeWeights
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
-
-Batch = tuple[Tensor, Tensor]
 
 # What a data module's validation loaders are logged as, in their order.
 VALIDATION = ("val", "val_other")
@@ -136,9 +135,10 @@ class Evaluation:
         self.loss, self.accuracy = (MeanMetric(nan_strategy=math.nan) for _ in range(2))
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Count a batch: logits (B, T, V), targets (B, T)."""
-        self.loss.to(logits.device).update(cross_entropy(logits, targets), weight=targets.numel())
-        self.accuracy.to(logits.device).update((logits.argmax(dim=-1) == targets).float())
+        """Count a batch: logits (B, T, V), targets (B, T); those of -100 do not count."""
+        counted = targets != IGNORED
+        self.loss.to(logits.device).update(cross_entropy(logits, targets), weight=counted.sum())
+        self.accuracy.to(logits.device).update((logits.argmax(dim=-1) == targets)[counted].float())
 
     def compute(self, bytes_per_token: float | None) -> dict[str, Tensor]:
         """The metrics of all batches since the last time; bits per byte where a token's bytes are known."""
@@ -167,8 +167,7 @@ class LanguageModel(BackboneModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of a batch, in nats."""
-        tokens, targets = batch
-        return self.keep_loss(self.backbone(tokens, targets))
+        return self.keep_loss(self.backbone(batch.tokens, batch.targets, documents=batch.documents))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count a batch towards the validation metrics of its loader."""
@@ -179,10 +178,9 @@ class LanguageModel(BackboneModule):
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of every token, (B, T) in nats."""
-        tokens, targets = batch
-        logits = self.backbone(tokens)
-        return torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+        """The loss of every token, (B, T) in nats; 0 where none is to be predicted."""
+        logits = self.backbone(batch.tokens, documents=batch.documents)
+        return torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), batch.targets, reduction="none")
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -195,15 +193,14 @@ class LanguageModel(BackboneModule):
         self._log_evaluation("test")
 
     def _evaluate(self, batch: Batch, split: str) -> None:
-        tokens, targets = batch
-        self.evaluations[split].update(self.backbone(tokens), targets)
+        self.evaluations[split].update(self.backbone(batch.tokens, documents=batch.documents), batch.targets)
 
     def _log_evaluation(self, *splits: str) -> None:
-        bytes_per_token = getattr(self.trainer.datamodule, "bytes_per_token", None)  # type: ignore[attr-defined]
+        bytes_per_token = getattr(self.trainer.datamodule, "bytes_per_token", {})  # type: ignore[attr-defined]
         named = {
             f"{split}/{name}": value
             for split in splits
-            for name, value in self.evaluations[split].compute(bytes_per_token).items()
+            for name, value in self.evaluations[split].compute(bytes_per_token.get(split)).items()
         }
         # Lightning would stamp the row with the step before; ours count the steps done.
         self.log_dict(named, logger=False)

@@ -5,7 +5,11 @@ from typing import NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from ngpt_lab import data
 from ngpt_lab.errors import InputError
+
+# What is loaded can be named by class alone.
+PARTS = [getattr(data, name) for name in data.__all__]
 
 
 class Parser(LightningArgumentParser):

@@ -138,7 +138,8 @@ def train() -> Callable[..., Path]:
         text.write_text("the norm of a vector on the sphere is one\n" * 3000)
         files = [configs / "base.yaml", model, configs / "size" / "debug.yaml", *more]
         words = [word for file in files for word in ("-c", str(file))]
-        words += [f"--data.files={text}", f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
+        words += ["--data.source=TextFiles", f"--data.source.files={text}"]
+        words += [f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
         words += ["--trainer.accelerator=cpu", "--trainer.max_steps=6", "--telemetry.scales_every_n_steps=3"]
         CLI(["fit", *words, "--data.eval_windows=16", "--checkpoint.every_n_train_steps=3", "--checkpoint.keep=null"])
         return folder

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ngpt_lab.analysis.stream import (
@@ -20,6 +21,7 @@ from ngpt_lab.analysis.stream import (
     stream_path,
     turned,
 )
+from ngpt_lab.data.corpora import Stream
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import GPT, NGPT, Decoder, Dims, Nemotron
 from ngpt_lab.models.ngpt import SphereResidual
@@ -28,6 +30,21 @@ from ngpt_lab.sphere import lerp, slerp, unit
 
 DIMS = Dims(vocab_size=53, d_model=24, n_layers=2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=40)
 PARTS = [("attention", 0), ("mlp", 0), ("attention", 1), ("mlp", 1)]
+
+
+class Text(Stream):
+    """One document in memory."""
+
+    bytes, documents = None, np.zeros(1, np.int64)
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens.numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        return self.tokens[starts[:, None] + np.arange(length)]
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +197,7 @@ def test_a_decoder_that_looks_at_one_token_has_the_same_loss_at_every_length():
     for block in decoder.blocks:
         block.attention.out.weight.data.zero_()
     text = torch.randint(53, (700,), dtype=torch.uint8)
-    frame = loss_by_length(decoder, text, [8, 16, 64, 128], windows=3)
+    frame = loss_by_length(decoder, Text(text), [8, 16, 64, 128], windows=3)
     assert frame["length"].to_list() == [8, 16, 64, 128]
     assert frame["loss"].to_numpy() == pytest.approx(frame["loss"][0], abs=1e-6)
     assert frame["perplexity"].to_numpy() == pytest.approx(np.exp(frame["loss"].to_numpy()))
@@ -188,7 +205,7 @@ def test_a_decoder_that_looks_at_one_token_has_the_same_loss_at_every_length():
 
 def test_the_loss_at_a_length_is_that_of_the_last_tokens_after_so_many(decoder: Decoder):
     text = torch.randint(53, (257,), dtype=torch.uint8)
-    frame = loss_by_length(decoder, text, [8, 64], windows=4).set_index("length")["loss"]
+    frame = loss_by_length(decoder, Text(text), [8, 64], windows=4).set_index("length")["loss"]
     for length in (8, 64):
         losses = []
         for end in (64, 128, 192, 256):
@@ -209,4 +226,4 @@ def test_the_loss_at_a_length_is_that_of_the_last_tokens_after_so_many(decoder: 
 )
 def test_a_text_that_does_not_fit_is_refused(text: Tensor, lengths: list[int], windows: int, told: str):
     with pytest.raises(InputError, match=told):
-        loss_by_length(Nemotron(DIMS), text, lengths, windows)
+        loss_by_length(Nemotron(DIMS), Text(text), lengths, windows)

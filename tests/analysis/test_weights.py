@@ -35,8 +35,8 @@ def runs(train: Train, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 def validation_loss(decoder: Decoder, folder: Path) -> float:
     batches = list(run_data(folder).val_dataloader())
-    total = sum(cross_entropy(decoder(tokens), targets) * targets.numel() for tokens, targets in batches)
-    return float(total / sum(targets.numel() for _, targets in batches))
+    total = sum(cross_entropy(decoder(tokens), targets) * targets.numel() for tokens, targets, _ in batches)
+    return float(total / sum(targets.numel() for _, targets, _ in batches))
 
 
 @pytest.mark.parametrize("arm", ARMS)

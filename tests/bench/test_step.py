@@ -35,7 +35,7 @@ def args(corpus: Path):  # type: ignore[no-untyped-def]
     def build(model: str, *settings: str, ablations: tuple[str, ...] = ()) -> list[str]:
         parts = ["base", f"model/{model}", "size/debug", *(f"ablation/{name}" for name in ablations)]
         words = [word for part in parts for word in ("-c", f"{CONFIGS}/{part}.yaml")]
-        return [*words, f"--data.files={corpus}", "--trainer.accelerator=cpu", *settings]
+        return [*words, "--data.source=TextFiles", f"--data.source.files={corpus}", "--trainer.accelerator=cpu", *settings]
 
     return build
 
@@ -167,7 +167,7 @@ def test_arms_on_different_devices_are_refused(monkeypatch: pytest.MonkeyPatch, 
 def test_the_command_measures_both_models(tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arms = [f"--arm={m}={CONFIGS}/model/{m}.yaml,{CONFIGS}/size/debug.yaml" for m in ("ngpt", "nemotron")]
     file = tmp_path / "cost.json"
-    settings = [f"--set=--data.files={corpus}", "--set=--trainer.precision=32"]
+    settings = ["--set=--data.source=TextFiles", f"--set=--data.source.files={corpus}", "--set=--trainer.precision=32"]
     main(["bench", "step", *arms, *settings, "--rounds", "3", "--warmup", "1", "--json", str(file)])
     cost = json.loads(file.read_text())
     assert set(cost["arms"]) == {"ngpt", "nemotron"}

@@ -51,7 +51,7 @@ def command(folder: Path, config: str, budgets: list[int], workers: int) -> list
     arms = [*arm("odd", folder / "odd.yaml", config), *arm("plain", folder / "plain.yaml")]
     words = ["compare", *arms, "--baseline", "plain", "--precision", "32-true", "--rounds", "2", "--seeds", "1"]
     words += ["--budgets", *map(str, budgets), "--out", str(folder / "out"), "--workers", str(workers)]
-    return [*words, f"--set=--data.files={corpus}", "--set=--trainer.accelerator=cpu"]
+    return [*words, "--set=--data.source=TextFiles", f"--set=--data.source.files={corpus}", "--set=--trainer.accelerator=cpu"]
 
 
 def statuses(folder: Path) -> dict[str, str]:

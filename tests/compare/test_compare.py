@@ -28,7 +28,13 @@ def arm(model: str, *more: str) -> str:
 def command(folder: Path, corpus: Path, *more: str) -> list[str]:
     words = ["compare", "--arm", arm("ngpt"), "--arm", arm("nemotron"), "--precision", "32-true", "--rounds", "3"]
     words += ["--seeds", str(SEEDS), "--budgets", *map(str, BUDGETS), "--out", str(folder)]
-    return [*words, f"--set=--data.files={corpus}", "--set=--trainer.accelerator=cpu", *more]
+    return [
+        *words,
+        "--set=--data.source=TextFiles",
+        f"--set=--data.source.files={corpus}",
+        "--set=--trainer.accelerator=cpu",
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +132,9 @@ def test_unfair_comparisons_are_refused(
     changed.write_text(config)
     arms = ["--arm", f"{arm('ngpt')},{changed}", "--arm", arm("nemotron")]
     out = tmp_path / "out"
-    assert expected in refused(capsys, ["compare", *arms, "--out", str(out), f"--set=--data.files={corpus}"])
+    assert expected in refused(
+        capsys, ["compare", *arms, "--out", str(out), "--set=--data.source=TextFiles", f"--set=--data.source.files={corpus}"]
+    )
     assert not out.exists()
 
 

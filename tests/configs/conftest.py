@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ngpt_lab.data import TextDataModule
+from ngpt_lab.data import TextDataModule, TextFiles
 from ngpt_lab.training.cli import Parser
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.normalize_weights import NormalizeWeights
@@ -90,7 +90,8 @@ class Composer:
         trainer.fit(built.model, datamodule=data)
         assert trainer.global_step == 1
         with torch.no_grad():
-            return built.model.backbone(*next(iter(data.train_dataloader())))
+            batch = next(iter(data.train_dataloader()))
+            return built.model.backbone(batch.tokens, batch.targets)
 
 
 def cut(file: Path, folder: Path) -> Path:
@@ -122,4 +123,4 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(words: Path) -> TextDataModule:
-    return TextDataModule(files=str(words), seq_len=16, batch_size=2, eval_windows=4)
+    return TextDataModule(TextFiles(str(words)), seq_len=16, batch_size=2, eval_windows=4)

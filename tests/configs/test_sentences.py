@@ -18,7 +18,8 @@ def refused(tmp_path, words, capsys):
         folder = tmp_path / "run"
         files = [CONFIGS / f"{name}.yaml" for name in ("base", f"model/{model}", "size/debug")]
         right = [word for file in files for word in ("-c", str(file))]
-        right += [f"--data.files={words}", f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
+        right += ["--data.source=TextFiles", f"--data.source.files={words}"]
+        right += [f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
         with pytest.raises(SystemExit) as end:
             main(["fit", *right, *map(str, wrong)])
         out, told = capsys.readouterr()

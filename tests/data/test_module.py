@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ngpt_lab.data import TextDataModule
+from ngpt_lab.data import TextDataModule, TextFiles, WithinDocuments
 from ngpt_lab.errors import InputError
 
 pytestmark = [
@@ -58,7 +58,13 @@ def trainer(folder, accumulate=1, steps=8, **settings):
 
 
 def data(text, **settings):
-    return TextDataModule(text, **{"seq_len": 8, "batch_size": 4, "eval_windows": 5, **settings})
+    return TextDataModule(TextFiles(text), **{"seq_len": 8, "batch_size": 4, "eval_windows": 5, "processes": 1, **settings})
+
+
+def prepared(module):
+    module.prepare_data()
+    module.setup("fit")
+    return module
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
@@ -78,20 +84,20 @@ def test_a_run_that_goes_on_sees_the_batches_an_uninterrupted_one_sees(tmp_path,
 
 
 def test_the_loader_state_is_the_number_of_the_next_batch(text):
-    loader = data(text).train_dataloader()
+    loader = prepared(data(text)).train_dataloader()
     batches = iter(loader)
     read = [next(batches)[0] for _ in range(5)]
     assert loader.state_dict() == {"next": 5}
-    other = data(text).train_dataloader()
+    other = prepared(data(text)).train_dataloader()
     other.load_state_dict({"next": 3})
     assert torch.equal(next(iter(other))[0], read[3])
 
 
-@pytest.mark.parametrize("setting", [{"seed": 1}, {"seq_len": 4}, {"batch_size": 2}])
+@pytest.mark.parametrize("setting", [{"seed": 1}, {"seq_len": 4}, {"batch_size": 2}, {"windows": WithinDocuments}])
 def test_training_does_not_go_on_over_other_batches(tmp_path, text, setting):
     trainer(tmp_path, steps=2).fit(Reader(), datamodule=data(text))
     ((name, value),) = setting.items()
-    with pytest.raises(InputError, match=rf"data\.{name} .* and this run has {value}"):
+    with pytest.raises(InputError, match=rf"data\.{name} .* and this run has {getattr(value, '__name__', value)}"):
         trainer(tmp_path).fit(Reader(), datamodule=data(text, **setting), ckpt_path=tmp_path / "step=2.ckpt")
 
 
@@ -101,7 +107,8 @@ def test_a_checkpoint_is_evaluated_on_any_text(tmp_path, text):
 
 
 def test_the_shared_share_is_said_once_when_a_run_starts(caplog):
-    module = TextDataModule()
+    module = TextDataModule(processes=1)
+    module.prepare_data()
     with caplog.at_level(logging.INFO):
         module.setup("fit")
         module.setup("test")
@@ -111,17 +118,23 @@ def test_the_shared_share_is_said_once_when_a_run_starts(caplog):
 
 
 def test_the_record_says_what_was_read():
-    record = TextDataModule(seq_len=32, seed=3).describe()
-    assert record["files"] is None
+    record = prepared(TextDataModule(seq_len=32, seed=3)).describe()
+    assert record["windows"] == "AcrossDocuments"
     assert len(record["fingerprint"]) == 64
+    assert record["bytes"] == record["tokens"]
     assert set(record["bytes"]) == {"train", "validation", "test"}
     assert (record["seq_len"], record["seed"], record["vocab_size"], record["tokenizer"]) == (32, 3, 256, "bytes")
 
 
 def test_a_sequence_longer_than_the_data_is_refused_with_both_numbers(text):
-    assert len(data(text, seq_len=49).val_dataloader()) == 1
-    with pytest.raises(InputError, match=r"seq_len 50 is longer than the data: validation, .* has 50 tokens"):
-        data(text, seq_len=50)
+    assert len(prepared(data(text, seq_len=50)).val_dataloader()) == 1
+    with pytest.raises(InputError, match=r"seq_len 51 is too long for the data: validation .* has 51 tokens, .* needs 52"):
+        prepared(data(text, seq_len=51))
+
+
+def test_data_that_is_not_prepared_says_how(text):
+    with pytest.raises(InputError, match="make them with ngpt-lab tokenize"):
+        data(text).setup("fit")
 
 
 @pytest.mark.parametrize("name", ["seq_len", "batch_size", "eval_windows"])

@@ -1,124 +1,137 @@
 import random
+from itertools import permutations
+from math import factorial
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
-from ngpt_lab.data.loader import HeldOutLoader, Rank, WindowLoader
-from ngpt_lab.data.order import WindowOrder, cut, evenly_spaced_starts
-from ngpt_lab.errors import InputError
+from ngpt_lab.data.order import BLOCK, Permutation, WindowOrder, evenly_spaced, evenly_spaced_starts, scatter
 
-seeds = st.integers(0, 2**40)
-sizes = st.tuples(st.integers(1, 9), st.integers(0, 300)).map(lambda s: (s[0], 2 * s[0] + s[1]))  # seq_len, length
-
-
-def loader(length, seq_len, batch_size, seed=0, rank=Rank()):  # noqa: B008
-    return WindowLoader(torch.arange(length), WindowOrder(length, seq_len, seed, "print"), batch_size, rank)
+texts = st.text(max_size=5)
+SEEDS = 3000
 
 
-@given(sizes, seeds, st.integers(0, 5))
-def test_an_epoch_visits_every_window_once_end_to_end_inside_the_stream(size, seed, epoch):
-    seq_len, length = size
-    order = WindowOrder(length, seq_len, seed, "print")
-    starts = order.starts(epoch * order.windows, order.windows).sort().values
-    assert starts[0] in range(seq_len)
-    assert torch.equal(starts, starts[0] + seq_len * torch.arange(order.windows))
-    assert starts[-1] + seq_len < length
+def undone(order: Permutation, numbers):
+    """Where numbers stand in an order: its rounds backwards."""
+    places = _once_undone(order, numbers.astype(np.uint64))
+    while (outside := places >= order.size).any():
+        places[outside] = _once_undone(order, places[outside])
+    return places.astype(np.int64)
 
 
-@given(sizes, st.integers(1, 8), seeds, st.lists(st.integers(0, 60), min_size=1, max_size=6))
-def test_batch_k_is_the_same_whatever_was_read_before(size, batch_size, seed, numbers):
-    seq_len, length = size
-    used = loader(length, seq_len, batch_size, seed)
-    in_any_order = {k: used.batch(k)[0] for k in numbers}
-    for k in numbers:
-        assert torch.equal(in_any_order[k], loader(length, seq_len, batch_size, seed).batch(k)[0])
+def _once_undone(order, numbers):
+    row, column = numbers // order.columns, numbers % order.columns
+    for even, odd in order.keys.reshape(-1, 2)[::-1]:
+        column = (column + order.columns - scatter(row, odd, order.columns)) % order.columns
+        row = (row + order.rows - scatter(column, even, order.rows)) % order.rows
+    return row * order.columns + column
 
 
-@given(sizes, st.integers(1, 5), st.integers(0, 40))
-def test_the_size_of_a_batch_does_not_change_the_sequence_of_windows(size, batch_size, k):
-    seq_len, length = size
-    one_by_one = torch.cat([loader(length, seq_len, 1).batch(k * batch_size + row)[0] for row in range(batch_size)])
-    assert torch.equal(loader(length, seq_len, batch_size).batch(k)[0], one_by_one)
+@given(st.integers(1, 10_000), texts)
+def test_an_order_holds_every_number_once(size, text):
+    assert np.array_equal(np.sort(Permutation(size, text)(np.arange(size))), np.arange(size))
 
 
-@given(sizes, st.integers(1, 4), st.integers(1, 3), st.integers(0, 40))
-def test_the_rows_of_all_ranks_make_up_the_global_batch(size, rows, world_size, k):
-    seq_len, length = size
-    whole, _ = loader(length, seq_len, rows * world_size).batch(k)
-    ranks = [loader(length, seq_len, rows * world_size, rank=Rank(index, world_size)) for index in range(world_size)]
-    assert torch.equal(torch.stack([rank.batch(k)[0] for rank in ranks], dim=1).flatten(0, 1), whole)
+@given(st.sampled_from([10**12, 10**12 + 1, 2**32, 2**62]) | st.integers(1, 2**63 - 1), texts, st.data())
+def test_an_order_of_any_size_can_be_undone(size, text, data):
+    at = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=50)), dtype=np.int64)
+    order = Permutation(size, text)
+    assert np.array_equal(undone(order, order(at)), at)
+    assert np.array_equal(order(undone(order, at)), at)
 
 
-@given(sizes)
-def test_targets_are_the_tokens_after(size):
-    tokens, targets = loader(size[1], size[0], 3).batch(0)
-    assert torch.equal(targets, tokens + 1)
-    assert tokens.shape == (3, size[0])
-    assert tokens.dtype == targets.dtype == torch.int64
+def test_no_two_of_a_million_places_hold_the_same_number_of_ten_to_the_twelfth():
+    numbers = Permutation(10**12, "print")(np.arange(10**6))
+    assert len(np.unique(numbers)) == 10**6
+    assert numbers.min() >= 0
+    assert 0.99e12 < numbers.max() < 10**12
 
 
-def test_seed_corpus_and_epoch_each_change_the_order():
-    order = WindowOrder(10_000, 10, 0, "print")
-    first = order.starts(0, order.windows)
+def even(counts):
+    """Whether counts are as even as chance would have them."""
+    return chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_every_order_of_a_few_is_as_likely_as_any_other(size):
+    orders = [tuple(Permutation(size, f"{seed}")(np.arange(size)).tolist()) for seed in range(SEEDS)]
+    assert even([orders.count(order) for order in permutations(range(size))])
+    assert len(set(orders)) == factorial(size)
+
+
+@pytest.mark.parametrize("size", [6, 9, 10, 1000])
+def test_places_and_neighbours_hold_any_numbers_evenly_over_seeds(size):
+    places = np.unique([0, 1, size // 2, size // 2 + 1, size - 2, size - 1])
+    drawn = np.array([Permutation(size, f"{seed}")(places) for seed in range(SEEDS)])
+    parts = min(size, 10)
+    for column in (drawn * parts // size).T:
+        assert even(np.bincount(column, minlength=parts))
+    for left, right in ((0, 1), (-2, -1)):
+        steps = (drawn[:, right] - drawn[:, left]) % size - 1  # never 0, so from 1 to size - 1
+        assert even(np.bincount(steps * min(size - 1, 10) // (size - 1), minlength=min(size - 1, 10)))
+
+
+@given(st.integers(1, 3 * BLOCK), st.integers(1, 9), st.integers(0, 2**40), st.integers(0, 3))
+def test_an_epoch_visits_every_window_once_with_one_offset(windows, offsets, seed, epoch):
+    numbers, drawn = WindowOrder(windows, offsets, seed, "print").choose(epoch * windows, windows)
+    assert np.array_equal(np.sort(numbers), np.arange(windows))
+    assert len(set(drawn.tolist())) == 1
+    assert 0 <= drawn[0] < offsets
+
+
+@given(st.integers(1, 2 * BLOCK), st.integers(0, 2**40), st.lists(st.integers(1, 40), min_size=1, max_size=6), st.data())
+def test_pieces_of_any_size_make_up_the_same_sequence(windows, seed, counts, data):
+    first = data.draw(st.integers(0, 3 * windows))
+    order, at, pieces = WindowOrder(windows, 7, seed, "print"), first, []
+    for count in counts:
+        pieces.append(np.stack(order.choose(at, count)))
+        at += count
+    assert np.array_equal(np.concatenate(pieces, axis=1), np.stack(order.choose(first, sum(counts))))
+
+
+def test_seed_corpus_and_epoch_each_change_the_order_and_the_offset_varies():
+    order = WindowOrder(1000, 10, 0, "print")
+    first, _ = order.choose(0, 1000)
     others = [
-        WindowOrder(10_000, 10, 1, "print").starts(0, order.windows),
-        WindowOrder(10_000, 10, 0, "other").starts(0, order.windows),
-        order.starts(order.windows, order.windows),
+        WindowOrder(1000, 10, 1, "print").choose(0, 1000),
+        WindowOrder(1000, 10, 0, "other").choose(0, 1000),
+        order.choose(1000, 1000),
     ]
-    assert not any(torch.equal(first, other) for other in others)
-    assert len({int(order.starts(e * order.windows, order.windows).min()) for e in range(20)}) > 5
+    assert not any(np.array_equal(first, other) for other, _ in others)
+    assert len({int(order.choose(1000 * epoch, 1)[1][0]) for epoch in range(20)}) > 5
 
 
-def test_the_order_is_the_one_that_published_runs_had():
+def test_the_order_is_the_one_that_earlier_runs_had():
     """Numbers to keep: another order makes old runs impossible to repeat."""
-    assert WindowOrder(100, 8, 7, "print").starts(0, 12).tolist() == [41, 33, 25, 49, 65, 73, 9, 17, 1, 57, 81, 66]
+    numbers, offsets = WindowOrder(11, 8, 7, "print").choose(0, 13)
+    assert numbers.tolist() == [9, 8, 5, 0, 3, 1, 4, 6, 7, 10, 2, 3, 5]
+    assert offsets.tolist() == [4] * 11 + [0] * 2
+    assert Permutation(10**12, "print")(np.arange(3)).tolist() == [50341732725, 432529150985, 119936068090]
 
 
 def test_no_shared_random_state_is_touched():
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    WindowOrder(999, 3, 5, "untouched").starts(0, 500)
+    WindowOrder(333, 3, 5, "untouched").choose(0, 500)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
 
-@given(sizes, st.integers(1, 40), st.integers(1, 7))
-def test_held_out_windows_do_not_overlap_and_all_come_once(size, at_most, batch_size):
-    seq_len, length = size
-    starts = evenly_spaced_starts(length, seq_len, at_most)
-    assert len(starts) == min(at_most, (length - 1) // seq_len)
-    assert starts[0] == 0
-    assert bool((starts.diff() >= seq_len).all())
-    assert starts[-1] + seq_len < length
-    held_out = HeldOutLoader(torch.arange(length), starts, seq_len, batch_size)
-    batches = list(held_out)
-    assert len(batches) == len(held_out)
-    assert torch.equal(torch.cat([tokens[:, 0] for tokens, _ in batches]), starts)
+@given(st.integers(0, 10**9), st.integers(1, 300))
+def test_evenly_spaced_numbers_are_spread_over_all(available, at_most):
+    numbers = evenly_spaced(available, at_most)
+    assert len(numbers) == min(available, at_most)
+    gaps = np.diff([*numbers, available])
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+    assert numbers[:1].tolist() in ([0], [])
 
 
-def test_held_out_windows_are_spread_over_the_whole_stream():
-    gaps = evenly_spaced_starts(100_000, 10, 64).diff()
-    assert int(gaps.max() - gaps.min()) <= 10
-    assert evenly_spaced_starts(100_000, 10, 64)[-1] > 98_000
-
-
-def test_the_rows_of_all_ranks_make_up_the_held_out_windows():
-    starts = evenly_spaced_starts(1000, 10, 10)
-    stream = torch.arange(1000)
-    ranks = [list(HeldOutLoader(stream, starts, 10, 4, Rank(index, 2))) for index in range(2)]
-    assert [len(tokens) for tokens, _ in ranks[0]] == [2, 2, 1]
-    assert sorted(int(row) for rank in ranks for tokens, _ in rank for row in tokens[:, 0]) == starts.tolist()
-
-
-def test_rows_that_ranks_cannot_share_evenly_are_refused():
-    with pytest.raises(InputError, match=r"--data\.batch_size is 3, which 2 processes"):
-        loader(100, 10, 3, rank=Rank(0, 2))
-    with pytest.raises(InputError, match=r"--data\.eval_windows\) is 5, which 2 processes"):
-        HeldOutLoader(torch.arange(100), evenly_spaced_starts(100, 10, 5), 10, 4, Rank(0, 2))
-
-
-def test_a_window_is_cut_from_bytes_beyond_127():
-    tokens, targets = cut(torch.tensor([200, 255, 0], dtype=torch.uint8), torch.tensor([0]), 2)
-    assert (tokens.tolist(), targets.tolist()) == ([[200, 255]], [[255, 0]])
+def test_evenly_spaced_windows_do_not_overlap_and_end_in_the_stream():
+    starts = evenly_spaced_starts(1001, 10, 64)
+    assert len(starts) == 64
+    assert np.diff(starts).min() >= 10
+    assert starts[-1] + 10 < 1001
+    assert evenly_spaced_starts(1001, 10, 1000)[-1] + 10 == 1000

@@ -4,13 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ngpt_lab.data import LocalText, SwitchingTextDataModule
-from ngpt_lab.data.loader import SwitchingLoader, WindowLoader
-from ngpt_lab.data.order import WindowOrder
+from ngpt_lab.data import BPE, SwitchingTextDataModule, TextFiles
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.cli import CLI
 
@@ -28,37 +23,12 @@ def texts(tmp_path_factory):
 
 
 def data(texts, switch_every=4, **settings):
-    first, second = (LocalText(str(texts / f"{name}.txt")) for name in ("lower", "upper"))
-    return SwitchingTextDataModule(
+    first, second = (TextFiles(str(texts / f"{name}.txt")) for name in ("lower", "upper"))
+    module = SwitchingTextDataModule(
         first, second, switch_every, **{"seq_len": 16, "batch_size": 2, "eval_windows": 4, **settings}
     )
-
-
-def plain(offset):
-    stream = torch.arange(offset, offset + 1000)
-    return WindowLoader(stream, WindowOrder(1000, 10, 3, f"print {offset}"), 4)
-
-
-@given(k=st.integers(0, 10_000), switch_every=st.integers(1, 500))
-def test_a_batch_comes_from_the_text_of_its_phase_and_each_text_is_read_in_its_own_order(k, switch_every):
-    first, second = plain(0), plain(100_000)
-    batch = SwitchingLoader(first, second, switch_every).batch(k)
-    is_second = k // switch_every % 2 == 1
-    read_before = sum(earlier // switch_every % 2 == is_second for earlier in range(k))
-    expected = (second if is_second else first).batch(read_before)
-    assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
-
-
-@given(start=st.integers(0, 60), switch_every=st.integers(1, 20))
-def test_a_run_that_goes_on_reads_the_next_batches(start, switch_every):
-    whole, resumed = (SwitchingLoader(plain(0), plain(100_000), switch_every) for _ in range(2))
-    for _ in zip(range(start), whole, strict=False):
-        pass
-    state = whole.state_dict()
-    assert set(state) == {"next"}
-    resumed.load_state_dict(state)
-    for _ in range(3):
-        assert torch.equal(next(iter(whole))[0], next(iter(resumed))[0])
+    module.prepare_data()
+    return module
 
 
 def test_training_goes_from_the_first_text_to_the_second_and_back(texts):
@@ -72,9 +42,9 @@ def test_training_goes_from_the_first_text_to_the_second_and_back(texts):
 def test_validation_reads_both_texts_and_test_the_first(texts):
     module = data(texts)
     first, second = module.val_dataloader()
-    assert torch.equal(first.stream, module.corpus.validation)
-    assert torch.equal(second.stream, module.other.validation)
-    assert torch.equal(module.test_dataloader().stream, module.corpus.test)
+    assert first.windows.stream is module.corpus.validation
+    assert second.windows.stream is module.other.validation
+    assert module.test_dataloader().windows.stream is module.corpus.test
 
 
 def test_the_record_tells_of_both_texts(texts):
@@ -87,9 +57,13 @@ def test_the_record_tells_of_both_texts(texts):
 
 
 def test_a_text_that_does_not_change_is_refused(texts):
-    same = LocalText([str(texts / "lower.txt")])
+    same = TextFiles([str(texts / "lower.txt")])
+    twice = SwitchingTextDataModule(same, same, 4, seq_len=16)
+    twice.prepare_data()
     with pytest.raises(InputError, match=r"are the same text \(lower.txt\)"):
-        SwitchingTextDataModule(same, same, 4, seq_len=16)
+        twice.setup("fit")
+    with pytest.raises(InputError, match=r"BPE would be trained anew for the second text"):
+        data(texts, tokenizer=BPE(300))
     with pytest.raises(InputError, match=r"--data.switch_every is 0"):
         data(texts, switch_every=0)
 
@@ -99,7 +73,7 @@ def fit(texts, tmp_path):
     files = [CONFIGS / f"{name}.yaml" for name in ("base", "model/ngpt", "size/debug")]
     config = tmp_path / "two.yaml"
     parts = {
-        name: {"class_path": "ngpt_lab.data.LocalText", "init_args": {"files": str(texts / f"{file}.txt")}}
+        name: {"class_path": "ngpt_lab.data.TextFiles", "init_args": {"files": str(texts / f"{file}.txt")}}
         for name, file in (("first", "lower"), ("second", "upper"))
     }
     init_args = {**parts, "switch_every": 4, "seq_len": 32, "batch_size": 4, "eval_windows": 8}

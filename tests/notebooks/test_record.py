@@ -42,7 +42,8 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for arm in ARMS:
         files = ["base.yaml", f"model/{arm}.yaml", "size/debug.yaml"]
         words = [word for file in files for word in ("-c", str(ROOT / "configs" / file))]
-        words += [f"--data.files={text}", f"--trainer.default_root_dir={folder / 'runs' / f'{arm}-{STEPS * 512}-s1'}"]
+        words += ["--data.source=TextFiles", f"--data.source.files={text}"]
+        words += [f"--trainer.default_root_dir={folder / 'runs' / f'{arm}-{STEPS * 512}-s1'}"]
         words += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--trainer.max_steps={STEPS}"]
         words += ["--trainer.log_every_n_steps=1", "--telemetry.scales_every_n_steps=12", "--seed_everything=1"]
         CLI(["fit", *words, "--data.eval_windows=16", f"--trainer.val_check_interval={STEPS}"])
@@ -93,7 +94,7 @@ def test_a_copy_names_no_folder_of_the_machine(comparison: Path, copy: Path):
     for place in (comparison.parent, ROOT, Path.home()):
         assert not [path for path in files if f"{place}/".encode() in path.read_bytes()]
     settings = json.loads((runs(copy)[0] / "run.json").read_text())["settings"]
-    assert settings["data.init_args.files"] in ("words.txt", ["words.txt"])
+    assert settings["data.init_args.source.init_args.files"] in ("words.txt", ["words.txt"])
 
 
 def test_a_copy_can_leave_the_weights_out(script: ModuleType, comparison: Path, tmp_path: Path):

@@ -24,7 +24,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.write_text("the norm of a vector on the sphere is one\n" * 3000)
     files = [CONFIGS / name for name in ("base.yaml", "model/ngpt.yaml", "size/debug.yaml")]
     words = [word for file in files for word in ("-c", str(file))]
-    words += [f"--data.files={text}", f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
+    words += ["--data.source=TextFiles", f"--data.source.files={text}"]
+    words += [f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
     words += ["--trainer.accelerator=cpu", "--trainer.max_steps=2", "--data.eval_windows=8", "--seed_everything=1"]
     CLI(["fit", *words])
     return folder

@@ -28,7 +28,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: Any) -> Path:
         (tmp_path / "words.txt").write_text("".join(f"line {n} says {n * n}\n" for n in range(4000)))
         (tmp_path / "short.yaml").write_text(
-            f"data: {{class_path: ngpt_lab.data.TextDataModule, init_args: {{files: {tmp_path / 'words.txt'}, seq_len: 32}}}}\n"
+            f"data: {{class_path: ngpt_lab.data.TextDataModule, init_args: {{seq_len: 32, "
+            f"source: {{class_path: ngpt_lab.data.TextFiles, init_args: {{files: {tmp_path / 'words.txt'}}}}}}}}}\n"
         )
         content = {key: value for key, value in {**PLAIN, **changes}.items() if value is not None}
         (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

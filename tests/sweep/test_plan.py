@@ -45,7 +45,8 @@ def test_files_with_one_ending_are_two_conditions(plan: Plan, tmp_path: Path) ->
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("".join(f"{name} line {n} says {n * n}\n" for n in range(4000)))
     files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
-    sweep = plan(grid={"data.init_args.files": files}, seeds=[1], budgets=[512])
+    local = {"data.init_args.source": "ngpt_lab.data.TextFiles"}
+    sweep = plan(set=local, grid={"data.init_args.source.init_args.files": files}, seeds=[1], budgets=[512])
     assert len({run.name for run in sweep.finals}) == len(sweep.finals) == 6
 
 

@@ -63,7 +63,8 @@ def plan(corpus: Path) -> Plan:
     def plan(folder: Path, *more: str, model: str = "ngpt", steps: int = STEPS) -> PlannedRun:
         files = [CONFIGS / "base.yaml", CONFIGS / "model" / f"{model}.yaml", CONFIGS / "size" / "debug.yaml"]
         words = [word for file in files for word in ("-c", str(file))]
-        words += [f"--data.files={corpus}", "--trainer.accelerator=cpu", f"--trainer.max_steps={steps}"]
+        words += ["--data.source=TextFiles", f"--data.source.files={corpus}"]
+        words += ["--trainer.accelerator=cpu", f"--trainer.max_steps={steps}"]
         words += ["--trainer.val_check_interval=3", "--checkpoint.every_n_train_steps=3", "--data.eval_windows=16"]
         words += ["--model.backbone.attention_dropout=0.2", *more]
         return PlannedRun(folder, tuple(words), steps, {"arm": model, "budget": steps * 512})

@@ -70,7 +70,8 @@ def command(corpus: Path) -> Callable[..., list[str]]:
     def words(folder: Path, model: str = "ngpt", *more: str) -> list[str]:
         files = [CONFIGS / "base.yaml", CONFIGS / "model" / f"{model}.yaml", CONFIGS / "size" / "debug.yaml"]
         chosen = [word for file in files for word in ("-c", str(file))]
-        chosen += [f"--data.files={corpus}", f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
+        chosen += ["--data.source=TextFiles", f"--data.source.files={corpus}"]
+        chosen += [f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
         return ["fit", *chosen, "--trainer.max_steps=12", "--trainer.accelerator=cpu", *more]
 
     return words

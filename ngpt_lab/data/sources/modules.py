@@ -1,15 +1,15 @@
-"""The built-in corpus: the source of the running interpreter's own standard library, split by module."""
+"""The modules of the running Python's standard library, and which of them are held out."""
 
 import hashlib
 import os
 import platform
 import sysconfig
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from ngpt_lab.data.corpora import Corpus, join, line_starts, stream
+from ngpt_lab.data.corpora import line_starts
 from ngpt_lab.errors import InputError
 
 LEFT_OUT = {"test", "tests", "idle_test", "_bundled", "__pycache__", "lib-dynload", "site-packages", "dist-packages"}
@@ -22,24 +22,29 @@ LARGEST_COPIED_SHARE = 0.01
 
 
 @cache
-def standard_library() -> Corpus:
-    """The standard library's source without its tests, about 12 MB; read once in a process."""
+def library_splits() -> Mapping[str, Mapping[str, bytes]]:
+    """The library's source files by path in each split, in order: by module, then by path; read once in a process.
+
+    Raises:
+        InputError: the interpreter has no source.
+    """
     root = Path(sysconfig.get_path("stdlib"))
-    modules = read_modules(root)
+    documents = read_documents(root)
+    modules = join_modules(documents)
     validation, test = held_out(modules)
     if min(_size(modules, validation), _size(modules, test)) < HELD_OUT_BYTES:
         raise InputError(
             f"{root} does not hold the source of Python's standard library, which is the built-in corpus: "
-            "name text files with --data.files instead"
+            "name text files with data.source instead"
         )
-    version = platform.python_version()
-    return Corpus(
-        source=f"standard library of Python {version}",
-        train=stream(join_modules(modules, modules.keys() - validation - test)),
-        validation=stream(join_modules(modules, validation)),
-        test=stream(join_modules(modules, test)),
-        python=version,
-    )
+    names = {"train": modules.keys() - validation - test, "validation": validation, "test": test}
+    paths = sorted(documents, key=lambda path: (module_of(path), path))
+    return {split: {path: documents[path] for path in paths if module_of(path) in names[split]} for split in names}
+
+
+def library_name() -> str:
+    """What the library is called in records."""
+    return f"standard library of Python {platform.python_version()}"
 
 
 def read_documents(root: Path) -> dict[str, bytes]:
@@ -48,22 +53,17 @@ def read_documents(root: Path) -> dict[str, bytes]:
     return {path: documents[path] for path in sorted(documents) if documents[path] and _is_utf8(documents[path])}
 
 
-def read_modules(root: Path) -> dict[str, bytes]:
-    """The text of each top-level module (a file or a package) by its name."""
-    documents: dict[str, list[bytes]] = defaultdict(list)
-    for path, document in read_documents(root).items():
-        documents[module_of(path)].append(document)
-    return {name: join(parts) for name, parts in documents.items()}
+def join_modules(documents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The text of each top-level module (a file or a package) by its name, each of its files followed by a zero byte."""
+    modules: dict[str, list[bytes]] = defaultdict(list)
+    for path, document in documents.items():
+        modules[module_of(path)].append(document + b"\0")
+    return {name: b"".join(parts) for name, parts in modules.items()}
 
 
 def module_of(path: str) -> str:
     """The top-level module that a file of the library belongs to."""
     return path.split("/")[0].removesuffix(".py")
-
-
-def join_modules(modules: Mapping[str, bytes], names: Collection[str]) -> bytes:
-    """The texts of the modules of these names, in the order of the names."""
-    return b"".join(modules[name] for name in sorted(names))
 
 
 def held_out(modules: Mapping[str, bytes]) -> tuple[set[str], set[str]]:
@@ -107,7 +107,7 @@ def _is_utf8(document: bytes) -> bool:
     return True
 
 
-def _fill(order: list[str], modules: Mapping[str, bytes]) -> set[str]:
+def _fill(order: Iterable[str], modules: Mapping[str, bytes]) -> set[str]:
     names: set[str] = set()
     for name in order:
         if _size(modules, names) >= HELD_OUT_BYTES:
@@ -116,5 +116,5 @@ def _fill(order: list[str], modules: Mapping[str, bytes]) -> set[str]:
     return names
 
 
-def _size(modules: Mapping[str, bytes], names: set[str]) -> int:
+def _size(modules: Mapping[str, bytes], names: Iterable[str]) -> int:
     return sum(len(modules[name]) for name in names)

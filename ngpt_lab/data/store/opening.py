@@ -1,0 +1,108 @@
+"""Opening a finished store, which reads and never writes."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ngpt_lab.data.corpora import SPLITS, Corpus
+from ngpt_lab.data.encoders import TOKENIZER_JSON, ByteEncoder, file_fingerprint, read_tokenizer
+from ngpt_lab.data.store.fields import Fields
+from ngpt_lab.data.store.manifest import MANIFEST, Manifest, check_sizes, read_manifest, shard_name, starts_name
+from ngpt_lab.data.store.place import SOURCE, check_source, store_folder
+from ngpt_lab.data.store.stream import ShardedStream
+from ngpt_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from ngpt_lab.data.sources.source import TextSource
+    from ngpt_lab.data.tokenizers import Tokenizer
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a whole store."""
+    return (folder / MANIFEST).is_file()
+
+
+def open_store(source: "TextSource", tokenizer: "Tokenizer | None", folder: Path | None) -> Corpus:
+    """The tokens of a source.
+
+    Raises:
+        InputError: they are not there, damaged, or made from something else.
+    """
+    from ngpt_lab.data.tokenizers import Bytes
+
+    tokenizer = tokenizer or Bytes()
+    folder = store_folder(source, tokenizer, folder)
+    corpus = open_folder(folder)
+    check_source(source, tokenizer, Fields.of_file(folder / SOURCE), folder)
+    return corpus
+
+
+def open_folder(folder: Path) -> Corpus:
+    """The tokens in a folder, whatever they were made from.
+
+    Raises:
+        InputError: there are none, or a file is not as large as it should be.
+    """
+    if not is_finished(folder):
+        raise InputError(f"{folder} holds no tokens (no {MANIFEST}): make them with ngpt-lab tokenize")
+    manifest = read_manifest(folder)
+    check_sizes(folder, manifest.sizes())
+    source = Fields.of_file(folder / SOURCE)
+    train, validation, test = (open_split(folder, manifest, split) for split in SPLITS)
+    return Corpus(
+        source=source.text("name"),
+        tokenizer=manifest.tokenizer.name,
+        vocab_size=manifest.tokenizer.vocab_size,
+        separator=manifest.tokenizer.separator,
+        fingerprint=manifest.fingerprint,
+        shared_share=manifest.shared_share,
+        python=source.text_or_none("python"),
+        train=train,
+        validation=validation,
+        test=test,
+        folder=folder,
+    )
+
+
+def open_split(folder: Path, manifest: Manifest, split: str) -> ShardedStream:
+    """One split of a store."""
+    record = manifest.splits[split]
+    shards = [folder / shard_name(split, number) for number in range(len(record.shards))]
+    dtype = "<u2" if manifest.dtype == "uint16" else "<u4"
+    starts = folder / starts_name(split)
+    return ShardedStream(shards, manifest.shard_tokens, dtype, record.tokens, starts, record.documents, record.bytes)
+
+
+def verify(folder: Path, tell: Callable[[int], None] = lambda size: None) -> Manifest:
+    """Read every file of a store and compare its checksum; `tell` is called with the bytes of each.
+
+    Raises:
+        InputError: a file is not what was written.
+    """
+    manifest = read_manifest(folder)
+    check_sizes(folder, sizes := manifest.sizes())
+    for name, expected in manifest.checksums().items():
+        try:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{folder / name} cannot be read: {error.strerror}") from error
+        if found != expected:
+            raise InputError(f"{folder / name} is damaged (its checksum differs): remove {folder} to tokenize it anew")
+        tell(sizes[name])
+    check_tokenizer(folder, manifest)
+    return manifest
+
+
+def check_tokenizer(folder: Path, manifest: Manifest) -> None:
+    """Compare the tokenizer beside the tokens with the one that made them.
+
+    Raises:
+        InputError: it is another.
+    """
+    if manifest.tokenizer.fingerprint == ByteEncoder.fingerprint:
+        return
+    path = folder / TOKENIZER_JSON
+    if file_fingerprint(read_tokenizer(path), manifest.tokenizer.separator) != manifest.tokenizer.fingerprint:
+        raise InputError(f"{path} is not the tokenizer that made the tokens beside it: remove {folder} to tokenize it anew")

@@ -1,0 +1,82 @@
+"""Where a store lies, and what it was made from."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ngpt_lab.data.store.fields import Fields
+from ngpt_lab.errors import InputError
+from ngpt_lab.files import write_atomically
+
+if TYPE_CHECKING:
+    from ngpt_lab.data.sources.source import TextSource
+    from ngpt_lab.data.tokenizers import Tokenizer
+
+SOURCE = "source.json"
+
+
+def default_folder(name: str, spec: Mapping[str, Any]) -> Path:
+    """Where what a spec makes lies if no folder is named: $NGPT_LAB_CACHE, or ngpt_lab in the user's cache, then tokens/."""
+    cache = os.environ.get("NGPT_LAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ngpt_lab")
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60].strip("-.") or "text"
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    return Path(cache).expanduser().absolute() / "tokens" / f"{readable}-{digest[:12]}"
+
+
+def store_folder(source: "TextSource", tokenizer: "Tokenizer", folder: Path | None) -> Path:
+    """Where the tokens of a source lie."""
+    if folder is not None:
+        return folder.expanduser().absolute()
+    return default_folder(source.name, {"source": source.spec(), "tokenizer": tokenizer.spec()})
+
+
+def record_source(source: "TextSource", tokenizer: "Tokenizer", folder: Path) -> None:
+    """Write down what tokens are made from."""
+    record = {
+        "name": source.name,
+        "python": source.python,
+        "spec": source.spec(),
+        "tokenizer": tokenizer.spec(),
+        "state": source.state(),
+    }
+    write_atomically(folder / SOURCE, json.dumps(record, indent=1) + "\n")
+
+
+def check_source(source: "TextSource", tokenizer: "Tokenizer", recorded: Fields, folder: Path) -> None:
+    """Compare what tokens were made from with what is there now, the cheapest first.
+
+    Args:
+        source: what is asked for.
+        tokenizer: what is asked for.
+        recorded: what `record_source` wrote.
+        folder: what the user would have to remove.
+
+    Raises:
+        InputError: another tokenizer or source, or one that has changed.
+    """
+    had, asked = recorded.object("tokenizer").content, json.loads(json.dumps(tokenizer.spec()))
+    if had != asked:
+        raise InputError(
+            f"{folder} holds tokens made by {told(had)}, and this run asks for {told(asked)}: name another folder with "
+            "--data.store, or the same tokenizer"
+        )
+    if recorded.object("spec").content != json.loads(json.dumps(source.spec())):
+        raise InputError(
+            f"{folder} holds tokens of {recorded.text('name')}, and this run reads {source.name} or cuts it otherwise: name "
+            "another folder with --data.store"
+        )
+    if changed := source.changed(recorded.object("state").content):
+        raise InputError(
+            f"{source.name} has changed since it was tokenized into {folder} ({changed}): remove {folder} to tokenize it "
+            "anew, or restore what has changed"
+        )
+
+
+def told(spec: Mapping[str, Any]) -> str:
+    """A tokenizer's spec in words."""
+    arguments = ", ".join(f"{name} {str(value)[:40]}" for name, value in spec.items() if name != "class" and value is not None)
+    return f"{spec.get('class')} ({arguments})" if arguments else str(spec.get("class"))
