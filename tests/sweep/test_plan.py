@@ -50,7 +50,9 @@ def test_files_with_one_ending_are_two_conditions(plan: Plan, tmp_path: Path) ->
     assert len({run.name for run in sweep.finals}) == len(sweep.finals) == 6
 
 
-def test_an_id_changes_with_what_decides_the_result_and_with_nothing_else(tmp_path: Path, plan: Plan) -> None:
+def test_an_id_changes_with_what_decides_the_result_and_with_nothing_else(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {run.name: run.id for run in plan().finals}
     # More seeds, an arm more, other words for the question: what was there keeps its ids.
     bases = {"nemotron": NEMOTRON, "ngpt": {**NGPT, "ablations": ["riemannian", "slerp"]}}
@@ -64,6 +66,9 @@ def test_an_id_changes_with_what_decides_the_result_and_with_nothing_else(tmp_pa
     sweep = plan()
     assert {run.name: run.id for run in sweep.finals} == before
     (tmp_path / "words.txt").write_text(text.replace("says", "said"))
+    with pytest.raises(InputError, match=r"words.txt has changed since it was tokenized into"):
+        make_sweep(sweep.spec, tmp_path / "out")
+    monkeypatch.setenv("NGPT_LAB_CACHE", str(tmp_path / "cache"))
     assert not {run.id for run in make_sweep(sweep.spec, tmp_path / "out").finals} & set(before.values())
 
 

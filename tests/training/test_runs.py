@@ -102,24 +102,24 @@ def test_a_checkpoint_holds_tensors_and_plain_values_alone(fit: Fit) -> None:
     assert checkpoint["global_step"] == 12
 
 
-@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_a_finished_run_can_be_evaluated_from_its_folder(
-    command: str, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    subcommand: str, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = fit("nemotron")
     monkeypatch.chdir(tmp_path)
     words = ["-c", str(folder / "config.yaml"), f"--ckpt_path={folder}/checkpoints/last.ckpt", "--trainer.default_root_dir=out"]
-    cli = CLI([command, *words])
-    if command == "predict":
+    cli = CLI([subcommand, *words])
+    if subcommand == "predict":
         loss = load_file(tmp_path / "out" / "predictions.safetensors")["loss"]
         assert loss.shape[1] == 64
         assert (loss > 0).all()
         with pytest.raises(InputError, match="is there already"):
-            CLI([command, *words])
+            CLI([subcommand, *words])
     else:
-        split = {"validate": "val", "test": "test"}[command]
+        split = {"validate": "val", "test": "test"}[subcommand]
         assert f"{cli.model.evaluated[f'{split}/loss']:.6g}" in capsys.readouterr().out
-    if command == "validate":
+    if subcommand == "validate":
         trained = json.loads((folder / "run.json").read_text())["final"]["val/loss"]
         assert cli.model.evaluated["val/loss"] == pytest.approx(trained, rel=1e-6)
 

@@ -117,7 +117,7 @@ def test_what_a_dataset_does_not_have_is_refused_with_what_it_has(folder, stream
 
 
 @pytest.mark.parametrize(
-    "path", ["", "./nope", "/no/such/folder", "a/b/c", "../../etc", "owner/", "name with spaces", "hf://x"]
+    "path", ["", "./nope", "/no/such/folder", "a/b/c", "../../no/such", "owner/", "name with spaces", "hf://x"]
 )
 def test_a_name_that_no_dataset_can_have_is_refused_before_anything_is_asked(path):
     with pytest.raises(InputError, match="is neither a folder nor the name of a dataset"):
