@@ -35,6 +35,7 @@ MODULES = {
     "bench": "ngpt_lab.bench.command",
 }
 GO_ON = ("compare", "sweep", "tokenize")
+AGAIN = "the same command goes on with what is missing"
 
 
 def run(arguments: list[str]) -> None:
@@ -50,12 +51,22 @@ def run(arguments: list[str]) -> None:
             from ngpt_lab.training.cli import CLI
 
             CLI(arguments, signals=signals)
+    elif command == "tokenize":
+        with Signals() as signals:
+            signals.go_on = AGAIN
+            import_module(MODULES[command]).main(arguments[1:])
     elif command in MODULES:
         import_module(MODULES[command]).main(arguments[1:])
     elif command in ("-h", "--help"):
         print(COMMANDS, end="")
     else:
         raise InputError(f"{command!r} is no command: ngpt-lab --help lists them")
+
+
+def of_the_system(error: OSError) -> str:
+    """What the system refused, in one line: on which file, and why."""
+    why = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    return why if error.filename is None else f"{error.filename}: {why}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -66,10 +77,13 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         print(f"ngpt-lab: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"ngpt-lab: {of_the_system(error)}", file=sys.stderr)
+        sys.exit(2)
     except Interrupted as interruption:
         print(f"ngpt-lab: {interruption}", file=sys.stderr)
         sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
-        again = "; the same command goes on with what is missing" if words[:1] and words[0] in GO_ON else ""
+        again = f"; {AGAIN}" if words[:1] and words[0] in GO_ON else ""
         print(f"ngpt-lab: interrupted{again}", file=sys.stderr)
         sys.exit(130)

@@ -25,10 +25,11 @@ def main(arguments: list[str]) -> None:
             raise InputError(f"--{name} is {getattr(options, name)}: it must be at least 1")
     from ngpt_lab.bench.loading import measure_loading  # load torch: not needed to tell usage
     from ngpt_lab.bench.tokenizing import measure_tokenizing
+    from ngpt_lab.data import StandardLibrary
 
     measured = {
         "loading": measure_loading(options.rounds, options.set),
-        "tokenizing": measure_tokenizing(options.rounds, options.processes, options.vocab_size),
+        "tokenizing": measure_tokenizing(StandardLibrary(), options.rounds, options.processes, options.vocab_size),
     }
     if options.json:
         write_atomically(options.json, json.dumps(measured, indent=1) + "\n")

@@ -1,12 +1,12 @@
 """What memory tokenizing and reading take: the peak of RssAnon, since the pages of a memory map are the kernel's to take."""
 
-import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,9 +35,11 @@ def _measure(folder: Path, megabytes: int, processes: int) -> dict[str, float]:
     folder.mkdir()
     text, store = folder / "made.txt", folder / "store"
     make_text(text, megabytes)
+    # Commands of their own, as a user starts them: a process that multiprocessing starts is as heavy as the one it comes from.
+    source = ["--data=TextDataModule", "--data.source=TextFiles", f"--data.source.files={text}", f"--data.store={store}"]
     peaks = {
-        "tokenizing": peak_of(tokenize, text, store, processes),
-        "reading": peak_of(read, text, store),
+        "tokenizing": peak_of(["-m", "ngpt_lab", "tokenize", *source, f"--processes={processes}"]),
+        "reading": peak_of(["-c", f"from ngpt_lab.bench.memory import read; read({str(text)!r}, {str(store)!r})"]),
     }
     return {"store": float(sum(file.stat().st_size for file in store.iterdir())), **peaks}
 
@@ -52,28 +54,26 @@ def make_text(path: Path, megabytes: int) -> None:
             file.write(lines.tobytes())
 
 
-def tokenize(text: Path, store: Path, processes: int) -> None:
-    """Make the store."""
-    TextDataModule(TextFiles(str(text)), store=str(store), processes=processes).prepare_data()
-
-
-def read(text: Path, store: Path) -> None:
-    """Read batches from all over it."""
-    data = TextDataModule(TextFiles(str(text)), store=str(store), seq_len=1024, batch_size=8)
+def read(text: str, store: str) -> None:
+    """Read batches from all over a store."""
+    data = TextDataModule(TextFiles(text), store=store, seq_len=1024, batch_size=8)
     for _ in islice(data.train_dataloader(), BATCHES):
         pass
 
 
-def peak_of(work: Callable[..., None], *arguments: Any) -> float:
-    """The largest sum of RssAnon of a process that does the work and of all that it starts, in bytes."""
-    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
-    process.start()
-    peak = 0
-    while process.is_alive():
-        peak = max(peak, _anonymous(process.pid or 0))
-        time.sleep(0.02)
-    if process.exitcode:
-        raise InputError(f"the process that was measured ended with exit code {process.exitcode}")
+def peak_of(arguments: Sequence[str]) -> float:
+    """The largest sum of RssAnon of a Python with these arguments and of all processes that it starts, in bytes."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen([sys.executable, *arguments], stdout=said, stderr=said)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _anonymous(process.pid))
+            time.sleep(0.02)
+        if process.returncode:
+            said.seek(0)
+            raise InputError(
+                f"what was measured ended with exit code {process.returncode}: {said.read().decode()[-300:].strip()}"
+            )
     return float(peak)
 
 

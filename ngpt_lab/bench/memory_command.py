@@ -20,6 +20,8 @@ def main(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     if min(options.megabytes) < 1:
         raise InputError(f"--megabytes is {min(options.megabytes)}: it must be at least 1")
+    if options.processes < 1:
+        raise InputError(f"--processes is {options.processes}: it must be at least 1")
     from ngpt_lab.bench.memory import measure_memory  # loads torch: not needed to tell usage
 
     measured = measure_memory(options.megabytes, options.processes, options.into)

@@ -8,20 +8,20 @@ from statistics import median
 from typing import Any
 
 from ngpt_lab.bench.step import ratio
-from ngpt_lab.data import BPE, StandardLibrary, TokenizerFile
-from ngpt_lab.data.sources.source import SPLITS
+from ngpt_lab.data import BPE, TokenizerFile
+from ngpt_lab.data.sources.source import SPLITS, TextSource
 from ngpt_lab.data.store import build
 
 
-def measure_tokenizing(rounds: int, processes: int, vocab_size: int) -> dict[str, Any]:
-    """Megabytes of text a second, from text to a checked store on our side, through `map` alone on theirs; the built-in corpus.
+def measure_tokenizing(source: TextSource, rounds: int, processes: int, vocab_size: int) -> dict[str, Any]:
+    """Megabytes of text a second, from text to a checked store on our side, through `map` alone on theirs.
 
     Args:
+        source: the text, all of which must fit in memory.
         rounds: how many pairs.
         processes: processes on each side.
         vocab_size: of the byte pairs, which are trained before the clock starts.
     """
-    source = StandardLibrary()
     texts = [piece.text.decode() for split in SPLITS for piece in source.pieces(split)]
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     with tempfile.TemporaryDirectory() as scratch:
@@ -39,7 +39,7 @@ def measure_tokenizing(rounds: int, processes: int, vocab_size: int) -> dict[str
     }
 
 
-def _ours(source: StandardLibrary, folder: Path, processes: int) -> float:
+def _ours(source: TextSource, folder: Path, processes: int) -> float:
     start = time.perf_counter()
     build(source, TokenizerFile(str(folder / "tokenizer.json")), folder / "store", processes)
     seconds = time.perf_counter() - start

@@ -1,6 +1,5 @@
 """The data module of every model."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from ngpt_lab.data.sources.source import Source
 from ngpt_lab.data.tokenizers import Tokenizer
 from ngpt_lab.data.windows import AcrossDocuments, Windows, WindowsFactory
 from ngpt_lab.errors import InputError
+from ngpt_lab.machine import cores
 
 
 class WindowDataModule(LightningDataModule):
@@ -58,7 +58,7 @@ class WindowDataModule(LightningDataModule):
         self.sources, self.tokenizer, self.windows = sources, tokenizer, windows
         self.store = None if store is None else Path(store)
         self.seq_len, self.batch_size, self.seed, self.eval_windows = seq_len, batch_size, seed, eval_windows
-        self.num_workers, self.processes = num_workers, processes or len(os.sched_getaffinity(0))
+        self.num_workers, self.processes = num_workers, processes or cores()
         self._announced = False
 
     def prepare_data(self) -> None:

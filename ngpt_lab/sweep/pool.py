@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Self
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.machine import cores
 from ngpt_lab.sweep.executor import Executor, Job
 from ngpt_lab.sweep.run import PlannedRun
 from ngpt_lab.sweep.train import environment, train
@@ -200,8 +201,3 @@ def visible_gpus() -> list[str]:
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(index) for index in range(count)]
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

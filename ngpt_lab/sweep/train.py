@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.sweep.run import PlannedRun
 
@@ -39,6 +38,7 @@ def train(run: PlannedRun) -> None:
 
 def is_resumable(run: PlannedRun) -> bool:
     """Whether a run can go on from a checkpoint: it has one, has not failed, and is this sweep's."""
+    from ngpt_lab.training.checkpoints import BrokenCheckpointError
     from ngpt_lab.training.resume import newest
 
     record = run.record()
@@ -46,7 +46,7 @@ def is_resumable(run: PlannedRun) -> bool:
         return False
     try:
         return newest(run.folder, say=lambda told: None) is not None
-    except InputError:
+    except BrokenCheckpointError:  # all of them; what cannot be read now is no reason to begin anew
         return False
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.training.checkpoints import BrokenCheckpointError
 
 TENSORS_IN = ("state_dict", "optimizer_states", "callbacks", "random_states")
 KINDS: dict[str, type] = {
@@ -29,21 +30,32 @@ def check_form(checkpoint: Any, path: Path) -> None:
     """Refuse what is no run's checkpoint: of another type, with parts missing, with tensors where numbers belong.
 
     Raises:
-        InputError: names the file and the part.
+        BrokenCheckpointError: names the file and the part.
     """
-    told = wrong_in(checkpoint)
+    told = wrong_in(checkpoint, KINDS) or tensor_for_number_in(checkpoint)
     if told is not None:
-        raise InputError(f"{path} is no run's checkpoint: {told}; give one of a run")
+        raise BrokenCheckpointError(f"{path} is no run's checkpoint: {told}; give one of a run")
 
 
-def wrong_in(checkpoint: Any) -> str | None:
-    """The first thing that is wrong with what should be a checkpoint."""
+def check_weights(checkpoint: Any, path: Path) -> None:
+    """Refuse what holds no weights; evaluating takes nothing else.
+
+    Raises:
+        BrokenCheckpointError: names the file and what is wrong.
+    """
+    told = wrong_in(checkpoint, {"state_dict": KINDS["state_dict"]})
+    if told is not None:
+        raise BrokenCheckpointError(f"{path} is no checkpoint with weights: {told}; give one of a run")
+
+
+def wrong_in(checkpoint: Any, kinds: Mapping[str, type]) -> str | None:
+    """The first thing that is wrong with what should be a checkpoint with parts of these kinds."""
     if not isinstance(checkpoint, dict):
         return f"it holds a {type(checkpoint).__name__}"
-    absent = (f"it has no {name}" for name in KINDS if name not in checkpoint)
+    absent = (f"it has no {name}" for name in kinds if name not in checkpoint)
     of_another_kind = (
         f"its {name} is a {type(checkpoint[name]).__name__}"
-        for name, kind in KINDS.items()
+        for name, kind in kinds.items()
         if not isinstance(checkpoint[name], kind) or isinstance(checkpoint[name], bool)
     )
     no_weights = (
@@ -52,13 +64,18 @@ def wrong_in(checkpoint: Any) -> str | None:
         for name, value in checkpoint[weights].items()
         if not isinstance(name, str) or not isinstance(value, torch.Tensor)
     )
-    no_numbers = (
+    return next(chain(absent, of_another_kind, no_weights), None)
+
+
+def tensor_for_number_in(checkpoint: Mapping[str, Any]) -> str | None:
+    """The first tensor where a number belongs."""
+    found = (
         f"its {name} holds a {type(value).__name__} where a number belongs"
         for name in checkpoint.keys() - set(TENSORS_IN)
         for value in leaves(checkpoint[name])
         if not isinstance(value, PLAIN)
     )
-    return next(chain(absent, of_another_kind, no_weights, no_numbers), None)
+    return next(found, None)
 
 
 def check_optimizer_states(states: list[Any], optimizers: list[torch.optim.Optimizer], path: str) -> None:

@@ -1,5 +1,6 @@
 """Checkpoint files: never half-written, told when they are broken, and never unpickling code."""
 
+import errno
 import os
 import pickle
 import re
@@ -7,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any
 
+import lightning
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -16,6 +18,12 @@ from ngpt_lab.files import atomic_file
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
 NAME = re.compile(r"step-(\d{6,})\.ckpt")
+# What torch's own errors say where the machine has no memory or no more files to give.
+OF_THE_MACHINE = ("unable to open file", "unable to mmap", "can't allocate memory")
+
+
+class BrokenCheckpointError(InputError):
+    """A file that could be read, and is no checkpoint or not as it was written."""
 
 
 def step_file(folder: Path, step: int) -> Path:
@@ -38,21 +46,22 @@ class SafeCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: it cannot be written, as on a full disk.
         """
-        try:
-            with atomic_file(Path(path)) as file:
-                write(checkpoint, file)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        with atomic_file(Path(path)) as file:
+            write(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """See `CheckpointIO`.
+        """See `CheckpointIO`; weights alone are enough for lightning to evaluate, but for its version.
 
         Raises:
-            InputError: there is no such file, or it is no checkpoint, or not as it was written.
+            InputError: there is no such file, or it cannot be read.
+            BrokenCheckpointError: it is no checkpoint, or not as it was written.
         """
-        return load(Path(path), map_location or "cpu")
+        checkpoint = load(Path(path), map_location or "cpu")
+        if isinstance(checkpoint, dict):
+            checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)
+        return checkpoint
 
 
 def write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
@@ -73,19 +82,32 @@ def load(path: Path, map_location: Any = "cpu", mmap: bool = False) -> Any:
     """What a checkpoint holds, tensors and plain values alone; with `mmap` its tensors are read when they are used.
 
     Raises:
-        InputError: there is no such file, or it is no checkpoint, or not as it was written.
+        InputError: there is no such file, or it cannot be read, as where the disk fails, which tells nothing of what it holds.
+        BrokenCheckpointError: it is no checkpoint, or not as it was written.
     """
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}")
     try:
+        if not path.is_file():
+            raise InputError(f"there is no checkpoint {path}")
         verify(path)
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         told = "it holds more than tensors and plain values, and is not opened"
-        raise InputError(f"{path} is not a checkpoint that can be read: {told}") from error
+        raise BrokenCheckpointError(f"{path} is not a checkpoint that can be read: {told}") from error
+    except InputError:
+        raise
     except Exception as error:
         told = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} is not a checkpoint that can be read: {told}") from error
+        if is_of_the_machine(error):
+            told = getattr(error, "strerror", None) or told
+            raise InputError(f"{path} cannot be read now ({told}): try again, or name another checkpoint") from error
+        raise BrokenCheckpointError(f"{path} is not a checkpoint that can be read: {told}") from error
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether reading failed for the machine's sake and not for what the file holds."""
+    if isinstance(error, OSError):
+        return error.errno != errno.EINVAL  # what an archive that points before its beginning leads to
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(told in str(error) for told in OF_THE_MACHINE)
 
 
 def verify(path: Path) -> None:

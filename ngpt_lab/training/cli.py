@@ -13,8 +13,6 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning_utilities.core.imports import RequirementCache
 from rich.console import Console
 from rich.table import Table
 
@@ -26,20 +24,18 @@ from ngpt_lab.training.changed_settings import as_text, changes
 from ngpt_lab.training.checkpoints import SafeCheckpointIO
 from ngpt_lab.training.composition import check_ablations
 from ngpt_lab.training.guard import LossGuard
-from ngpt_lab.training.metrics_file import MetricsFile
+from ngpt_lab.training.loggers import as_list, run_loggers, write_errors_told_once
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.normalize_weights import NormalizeWeights
 from ngpt_lab.training.parser import Parser, one_sentence, told_by
 from ngpt_lab.training.predictions import PredictionsFile
 from ngpt_lab.training.progress import Progress
-from ngpt_lab.training.resume import Continuation, Origin
+from ngpt_lab.training.resume import Continuation, Origin, weights
 from ngpt_lab.training.run_checkpoints import RunCheckpoints
 from ngpt_lab.training.run_folders import AlreadyFinished, clear, refuse_to_repeat, remove, run_folder, run_origin
 from ngpt_lab.training.run_record import RunRecord, flatten
 from ngpt_lab.training.telemetry import Telemetry
 
-# jsonargparse 4.49 and later warn about calls that lightning itself makes.
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 # A run never waits for, or talks to, a server it was not asked to.
 os.environ.setdefault("WANDB_MODE", "offline")
 # lightning 2.6 with torch 2.12 and later, once a process; nothing a user could do about it.
@@ -75,20 +71,21 @@ class CLI(LightningCLI):
         self.final_splits, self.extra, self.signals = final_splits, extra or {}, signals or Signals()
         check_ablations(args)
         try:
-            super().__init__(
-                BackboneModule,
-                LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                save_config_callback=None,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                seed_everything_default=0,
-                parser_class=Parser,
-                args=args,
-            )
+            with write_errors_told_once():
+                super().__init__(
+                    BackboneModule,
+                    LightningDataModule,
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    save_config_callback=None,
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,
+                    seed_everything_default=0,
+                    parser_class=Parser,
+                    args=args,
+                )
         except AlreadyFinished as told:
-            Console().print(str(told), soft_wrap=True)
+            print(told)
         except MisconfigurationException as error:
             raise InputError(one_sentence(str(error))) from error
         except ModuleNotFoundError as error:
@@ -96,10 +93,17 @@ class CLI(LightningCLI):
         except ValueError as error:
             self.clean_up()
             raise told_by(error) or error from None
+        except OSError as error:
+            self.clean_up()
+            where = error.filename or vars(self).get("folder", "a file")
+            told_of = f"{where} cannot be read or written: {error.strerror or one_sentence(str(error))}"
+            # A logger that cannot write follows what could not be written before.
+            raise told_by(error) or InputError(told_of) from None
 
     def clean_up(self) -> None:
-        """Take away the folder of a run that was refused before its first row, if it is this run that made it."""
-        if self.fresh:
+        """Take away the folder of a run that was refused before it began, if it is this run that made it."""
+        continuation = vars(self).get("continuation")
+        if self.fresh and not (continuation and continuation.begun):
             remove(self.folder)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -129,7 +133,7 @@ class CLI(LightningCLI):
             self._settle_run(config)
         else:
             self.folder = Path(config.trainer.default_root_dir or ".")
-            self.origin = run_origin(config.ckpt_path, self.folder)
+            self.origin = run_origin(config.ckpt_path, self.folder, weights)
             if self.origin is None:
                 raise InputError(f"{self.subcommand} needs trained weights: name a checkpoint with --ckpt_path")
         config.ckpt_path = self.origin and str(self.origin.path)
@@ -168,7 +172,7 @@ class CLI(LightningCLI):
             kwargs["callbacks"].append(Progress())
         if fitting:
             self.record = RunRecord(self.folder, self.config_text, self.settings, self.extra, self.origin)
-            self.continuation = Continuation(self.folder, as_text(self.settings), self.origin)
+            self.continuation = Continuation(self.folder, as_text(self.settings), self.origin, self.record.begin)
             kwargs["callbacks"] += [self.record, self.continuation]
             self._get(self.config_init, "checkpoint").signals = self.signals
         if self.subcommand == "predict":
@@ -185,7 +189,8 @@ class CLI(LightningCLI):
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             if subcommand != "fit" or self.origin is None or self.continuation.begun or told_by(error):
                 raise
-            raise InputError(f"{self.origin.path} cannot be continued from: {one_sentence(str(error))}") from error
+            told = f"it has no {error}" if isinstance(error, KeyError) else one_sentence(str(error))
+            raise InputError(f"{self.origin.path} cannot be continued from: {told}") from error
 
     def after_fit(self) -> None:
         """Evaluate the final weights, where the run has not just done so, and call the run finished."""
@@ -245,16 +250,3 @@ class DryCLI(CLI):
     def parameters(self) -> int:
         """Entries of all parameters of the backbone."""
         return sum(p.numel() for p in self.model.backbone.parameters())
-
-
-def run_loggers(asked: Any, folder: Path, purge_step: int | None) -> list[Logger]:
-    """metrics.jsonl always, TensorBoard where it is installed and without what a run goes back on, and what is asked for."""
-    loggers: list[Logger] = [MetricsFile(folder)]
-    if RequirementCache("tensorboard") and asked is not False:
-        loggers.append(TensorBoardLogger(str(folder), name="", version="tensorboard", purge_step=purge_step))
-    return loggers + [logger for logger in as_list(asked) if isinstance(logger, Logger)]
-
-
-def as_list(value: Any) -> list[Any]:
-    """A setting that may be one thing, several, or nothing."""
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections import deque
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.files import sync_folder, writing
 from ngpt_lab.training.checkpoint_form import leaves
 from ngpt_lab.training.metrics_file import whole_rows
 from ngpt_lab.training.module import BackboneModule
@@ -141,9 +143,13 @@ class LossGuard(Callback):
             **spread,
             "batches": [batch_identity(reading.trainer, number) for number in reading.batches],
         }
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a") as file:
-            file.write(json.dumps(incident) + "\n")
+        with writing(self._file):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a") as file:
+                file.write(json.dumps(incident) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # at once: there are few, and a checkpoint that comes after relies on it
+            sync_folder(self._file.parent)
 
 
 class Reading:

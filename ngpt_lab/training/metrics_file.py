@@ -11,13 +11,13 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ngpt_lab.files import write_atomically
+from ngpt_lab.files import write_atomically, writing
 
 # Every key a row may have; {layer} is two digits, {matrix} a matrix's name, {stat} one of STATISTICS.
 STATISTICS = ("mean_abs", "q05", "q50", "q95", "negative")
 METRICS = {
     "step": "optimizer steps done",
-    "tokens": "tokens trained on",
+    "tokens": "positions trained on, padding among them",
     "time": "seconds since the start of the run",
     "train/loss": "mean loss of the step's batch, nats per token",
     "train/lr": "learning rate of the step",
@@ -92,8 +92,9 @@ class MetricsFile(Logger):
             return
         step = step or 0
         row = {"step": step, "tokens": step * self.tokens_per_step, "time": self.seconds, **values}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
+        with writing(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path), self.path.open("a") as file:
             # JSON has no NaN or infinity; a run that diverged still has readable rows.
             file.write(json.dumps({key: value if math.isfinite(value) else None for key, value in row.items()}) + "\n")
 
@@ -101,7 +102,7 @@ class MetricsFile(Logger):
     def save(self) -> None:
         """Make the rows so far last through a loss of power; see `Logger`."""
         if self.path.exists():
-            with self.path.open("a") as file:
+            with writing(self.path), self.path.open("a") as file:
                 os.fsync(file.fileno())
 
     def go_on(self) -> None:

@@ -31,6 +31,10 @@ class BackboneModule(LightningModule, ABC):
     `grad_norm` and `clipped` describe the latest optimizer step; `latest_row` holds the latest logged training metrics,
     `evaluated` the latest validation and test metrics, `validated_at` the step of the validation. `veto` is asked before each
     step, when its loss and gradient norm are known; where it says so, weights and optimizer state stay as they are.
+
+    Where windows ignore some targets (MaskedDocuments, WithinDocuments), the loss of each micro-batch, and of each process's
+    share of it, is the mean over its own targets; a step averages these means, so that a target counts for more where there
+    are fewer beside it.
     """
 
     def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:

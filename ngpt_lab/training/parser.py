@@ -1,5 +1,6 @@
 """The parser of fit, validate, test and predict, whose errors are one sentence."""
 
+import os
 import re
 from typing import NoReturn
 
@@ -8,6 +9,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from ngpt_lab import data
 from ngpt_lab.errors import InputError
 
+# jsonargparse 4.49 and later warn about calls that lightning itself makes.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 # What is loaded can be named by class alone.
 PARTS = [getattr(data, name) for name in data.__all__]
 
@@ -26,7 +29,11 @@ class Parser(LightningArgumentParser):
 
 def told_by(error: BaseException | None) -> InputError | None:
     """The bad input behind an error: jsonargparse wraps what a constructor raises."""
+    seen: set[int] = set()  # an error that is raised again can come to be behind itself
     while error is not None and not isinstance(error, InputError):
+        if id(error) in seen:
+            return None
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return error
 
@@ -37,6 +44,8 @@ def one_sentence(message: str) -> str:
     where = keys[-1] if keys else "the config"
     if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'>", message):
         return f"{where}: {found[1]} does not fit there: name a subclass of {found[2]}"
+    if found := re.search(r"does not correspond to a subclass of (\w+)(?:.*Given value: (\S+))?", message, re.DOTALL):
+        return f"{where}: {found[2] or 'what is named'} does not fit there: name a subclass of {found[1]}"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return (
             f"{where}: {found[1]} is not known: name a class or function by its full path, as in ngpt_lab.nn.plain.UngatedMLP"

@@ -1,9 +1,10 @@
 """A run that goes on as if it had never stopped."""
 
 import json
+import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.optim.lr_scheduler import LambdaLR
 
-from ngpt_lab.errors import InputError
 from ngpt_lab.training import random_state
-from ngpt_lab.training.checkpoint_form import check_form, check_optimizer_states
-from ngpt_lab.training.checkpoints import FOLDER, load, step_file, step_files
+from ngpt_lab.training.checkpoint_form import check_form, check_optimizer_states, check_weights
+from ngpt_lab.training.checkpoints import FOLDER, BrokenCheckpointError, load, step_file, step_files
+from ngpt_lab.training.guard import DONE
 from ngpt_lab.training.guard import FILE as INCIDENTS
 from ngpt_lab.training.metrics_file import MetricsFile, keep_rows
 from ngpt_lab.training.run_checkpoints import link, validation_is_due
@@ -29,23 +30,37 @@ class Origin:
         step: how many steps it comes after.
         settings: those it was trained with, as JSON; None where it has none.
         changed: what is set otherwise now: key to value before and value now.
+        broken: newer checkpoints of the run, which are not gone on from because they are broken.
     """
 
     path: Path
     step: int
     settings: str | None
     changed: dict[str, list[Any]] = field(default_factory=dict)
+    broken: tuple[Path, ...] = ()
 
 
 def origin(path: Path) -> Origin:
     """What can be gone on from in a file.
 
     Raises:
-        InputError: it is no sound checkpoint of a run.
+        InputError: it cannot be read.
+        BrokenCheckpointError: it is no sound checkpoint of a run.
     """
     checkpoint = load(path, mmap=True)
     check_form(checkpoint, path)
     return Origin(path, checkpoint["global_step"], checkpoint.get("settings"))
+
+
+def weights(path: Path) -> Origin:
+    """What can be evaluated in a file, which need not hold more than weights.
+
+    Raises:
+        InputError: it cannot be read.
+        BrokenCheckpointError: it holds no sound weights.
+    """
+    check_weights(load(path, mmap=True), path)
+    return Origin(path, 0, None)
 
 
 def newest(folder: Path, say: Callable[[str], None] = random_state.say) -> Origin | None:
@@ -56,25 +71,41 @@ def newest(folder: Path, say: Callable[[str], None] = random_state.say) -> Origi
         say: told of each newer one that is broken.
 
     Raises:
-        InputError: all of them are broken.
+        InputError: one cannot be read now, which does not say that it is broken.
+        BrokenCheckpointError: all of them are broken.
     """
     files = step_files(folder)
+    broken: list[Path] = []
     for path in reversed(files.values()):
         try:
-            return origin(path)
-        except InputError as error:
+            return replace(origin(path), broken=tuple(broken))
+        except BrokenCheckpointError as error:
+            broken.append(path)
             say(f"{error}; the checkpoint before is tried")
     if files:
-        raise InputError(f"none of the {len(files)} checkpoints in {folder / FOLDER} can be read: start a new run elsewhere")
+        told = f"none of the {len(files)} checkpoints in {folder / FOLDER} can be read: start a new run elsewhere"
+        raise BrokenCheckpointError(told)
     return None
 
 
-def put_back(folder: Path, step: int) -> None:
-    """Bring a run's folder to the moment its checkpoint of `step` was written: before any evaluation after that step."""
+def put_back(folder: Path, step: int, broken: Iterable[Path] = ()) -> None:
+    """Bring a run's folder to the moment its checkpoint of `step` was written: before any evaluation after that step.
+
+    What the run was stopped for stays: it is why it goes on otherwise.
+
+    Args:
+        folder: the run's folder.
+        step: the checkpoint's.
+        broken: newer checkpoints that are not removed but set aside: they may hold what can be rescued.
+    """
     keep_rows(folder / "metrics.jsonl", lambda row: row["step"] < step or (row["step"] == step and "train/loss" in row))
-    keep_rows(folder / INCIDENTS, lambda row: bool(row["step"] <= step))
+    keep_rows(folder / INCIDENTS, lambda row: row["step"] <= step or row.get("done") == DONE["stop"])
     for unfinished in folder.rglob(".*.tmp"):
         unfinished.unlink()
+    for path in broken:
+        aside = path.with_name(f"{path.name}.broken")
+        os.replace(path, aside)
+        random_state.say(f"{path} is kept as {aside.name}")
     for later, path in step_files(folder).items():
         if later > step:
             path.unlink()
@@ -93,13 +124,16 @@ class Continuation(Callback):
         folder: the run's folder.
         settings: the run's, as JSON.
         goes_on_from: the checkpoint it goes on from; None for a run from the start.
+        tell: is called when the run goes on from it.
 
     Attributes:
         begun: whether everything is in place and training goes on.
     """
 
-    def __init__(self, folder: Path, settings: str, goes_on_from: Origin | None) -> None:
-        self.folder, self.settings, self.origin = folder, settings, goes_on_from
+    def __init__(
+        self, folder: Path, settings: str, goes_on_from: Origin | None, tell: Callable[[Trainer], None] = lambda trainer: None
+    ) -> None:
+        self.folder, self.settings, self.origin, self.tell = folder, settings, goes_on_from, tell
         self.begun = False
         self._random_states: list[dict[str, Any]] | None = None
         self._optimizer_states: list[Any] = []
@@ -151,10 +185,11 @@ class Continuation(Callback):
         """Put the folder back, now that nothing refuses to go on, and let the time of the rows go on."""
         self.begun = True
         if trainer.is_global_zero:
-            put_back(self.folder, start.step)
+            put_back(self.folder, start.step, start.broken)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.go_on()
+        self.tell(trainer)
 
     def _set_hyperparameters(self, trainer: Trainer) -> None:
         """What the config says of the optimizer and the schedule holds, also where it says otherwise than the checkpoint."""

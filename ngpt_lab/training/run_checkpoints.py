@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.files import writing
 from ngpt_lab.interruption import Interrupted, Signals
 from ngpt_lab.training.checkpoints import LAST, step_file, step_files
 from ngpt_lab.training.metrics_file import MetricsFile
@@ -78,7 +79,8 @@ class RunCheckpoints(Checkpoint):
             link(path)
             if self.keep is not None:
                 for old in list(step_files(folder).values())[: -self.keep]:
-                    old.unlink()
+                    with writing(old):
+                        old.unlink()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A checkpoint lies before each validation, which can be left at once."""
@@ -142,7 +144,12 @@ def validation_is_due(trainer: Trainer, every: float | None, ahead: int = 0) -> 
 
 
 def link(path: Path) -> None:
-    """Make last.ckpt beside `path` a link to it, at once."""
+    """Make last.ckpt beside `path` a link to it, at once.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     temporary = path.with_name(f".{LAST}.{secrets.token_hex(4)}.tmp")
-    temporary.symlink_to(path.name)
-    os.replace(temporary, path.parent / LAST)
+    with writing(path.parent / LAST):
+        temporary.symlink_to(path.name)
+        os.replace(temporary, path.parent / LAST)

@@ -1,21 +1,32 @@
 """Where a run goes, and what it goes on from."""
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.training.checkpoints import FOLDER
+from ngpt_lab.training.checkpoints import FOLDER, LAST, NAME, step_files
 from ngpt_lab.training.guard import FILE as INCIDENTS
 from ngpt_lab.training.resume import Origin, newest, origin, recorded
 
 # `last` must find a run to go on with; `auto` starts one where there is none.
 OF_THE_FOLDER = ("last", "auto")
-WRITTEN_BY_A_RUN = {"config.yaml", "run.json", "metrics.jsonl", INCIDENTS, FOLDER, "scales", "tensorboard", "wandb"}
+# What a run writes: of a run's folder, and of those in it that hold its own files alone.
+FILES = re.compile(rf"config\.yaml|config\.resume-\d+\.yaml|run\.json|metrics\.jsonl|{re.escape(INCIDENTS)}")
+FOLDERS = {
+    FOLDER: re.compile(rf"{NAME.pattern}|{re.escape(LAST)}"),
+    "scales": re.compile(r"step-\d+\.safetensors"),
+}
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+# Of loggers, which name what they write.
+VIEWS = {"tensorboard", "wandb", "lightning_logs", "mlruns"}
+OF_A_CONFIG = {"model", "data", "trainer", "normalize_weights"}
 
 
 class AlreadyFinished(Exception):  # noqa: N818  (no error: there is nothing to do)
@@ -37,26 +48,68 @@ def run_folder(config: Namespace) -> Path:
         backbone = config.model.init_args.backbone.class_path.rsplit(".", 1)[-1].lower()
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{backbone}"
     folder = Path(named)
-    continues = asked == "last" or (asked and folder.absolute() in Path(asked).absolute().parents)
-    mine = continues or (asked == "auto" and not list(foreign(folder)))
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not mine):
+    continues = asked in OF_THE_FOLDER or (asked and folder.absolute() in Path(asked).absolute().parents)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not continues):
         raise InputError(
             f"{folder} is in use: choose another --trainer.default_root_dir, or continue the run in it with --ckpt_path last"
         )
+    if asked == "auto" and not step_files(folder):
+        refuse_foreign(folder)
     return folder
+
+
+def refuse_foreign(folder: Path) -> None:
+    """See that a folder may be cleared for a run that starts again.
+
+    Raises:
+        InputError: it holds what no run wrote.
+    """
+    found = next(foreign(folder), None)
+    if found is not None:
+        raise InputError(
+            f"{folder} is in use: it holds no checkpoint to go on from, and {found.relative_to(folder)}, which no run wrote: "
+            "choose another --trainer.default_root_dir, or take it out of there"
+        )
 
 
 def foreign(folder: Path) -> Iterator[Path]:
     """What in a folder no run wrote."""
-    if (folder / "config.yaml").is_file() and (folder / "run.json").is_file():
+    if not folder.is_dir():
         return
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in WRITTEN_BY_A_RUN and not path.match(".*.tmp") and not path.match("config.resume-*.yaml"):
+    # The first file that a run writes is its config; before it there are views alone.
+    began = is_config(folder / "config.yaml")
+    for path in folder.iterdir():
+        if path.is_dir() and path.name in FOLDERS:
+            yield from (one for one in path.iterdir() if not (began and is_own(one, FOLDERS[path.name])))
+        elif path.is_dir():
+            yield from () if path.name in VIEWS else (path,)
+        elif not is_own(path, FILES) or not (began or UNFINISHED.fullmatch(path.name)):
             yield path
+    if (folder / "run.json").exists() and "settings" not in recorded(folder):
+        yield folder / "run.json"
 
 
-def run_origin(asked: str | None, folder: Path) -> Origin | None:
+def is_own(path: Path, names: re.Pattern[str]) -> bool:
+    """Whether a file is called like one that a run writes; what it was about to write counts."""
+    return not path.is_dir() and (names.fullmatch(path.name) or UNFINISHED.fullmatch(path.name)) is not None
+
+
+def is_config(path: Path) -> bool:
+    """Whether a file is a run's config."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and content.keys() >= OF_A_CONFIG
+
+
+def run_origin(asked: str | None, folder: Path, read: Callable[[Path], Origin] = origin) -> Origin | None:
     """The checkpoint a run starts from: the newest sound one of the run in `folder`, or the one that is named.
+
+    Args:
+        asked: as --ckpt_path says it.
+        folder: the run's.
+        read: what is taken from one that is named.
 
     Raises:
         InputError: there is none, or it is broken.
@@ -64,7 +117,7 @@ def run_origin(asked: str | None, folder: Path) -> Origin | None:
     if asked is None:
         return None
     if asked not in OF_THE_FOLDER:
-        return origin(Path(asked))
+        return read(Path(asked))
     found = newest(folder)
     if found is None and asked == "last":
         raise InputError(f"there is no checkpoint in {folder / FOLDER} to continue from")
@@ -103,6 +156,6 @@ def clear(folder: Path) -> None:
 
 @rank_zero_only
 def remove(folder: Path) -> None:
-    """Take away the folder of a run that was refused before its first row."""
-    if not (folder / "metrics.jsonl").exists():
+    """Take away the folder of a run that was refused before it began, unless it holds what tells of training."""
+    if not (step_files(folder) or (folder / INCIDENTS).exists() or (folder / "metrics.jsonl").exists()):
         shutil.rmtree(folder, ignore_errors=True)

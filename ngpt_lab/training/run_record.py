@@ -46,11 +46,10 @@ class RunRecord(Callback):
     ) -> None:
         self.folder, self.config, self.origin = folder, config, goes_on_from
         self._record: dict[str, Any] = {"settings": settings, **(extra or {}), "error": None}
+        self._begun = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: BackboneModule) -> None:
         """Record what is about to be trained."""
-        if trainer.is_global_zero:
-            self._keep_config()
         self._record |= {
             "status": "running",
             "seed": self._record["settings"].get("seed_everything"),
@@ -64,11 +63,19 @@ class RunRecord(Callback):
             "steps": trainer.max_steps,
             "resumed": self._resumptions(),
         }
+        if self.origin is None:
+            self.begin(trainer)
+
+    def begin(self, trainer: Trainer) -> None:
+        """Write it, now that nothing refuses the run: what it goes on from keeps its record until then."""
+        self._begun = True
+        if trainer.is_global_zero:
+            self._keep_config()
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: BackboneModule, exception: BaseException) -> None:
         """Record why it ended."""
-        if "model" not in self._record:
+        if not self._begun:
             return
         if isinstance(exception, Interrupted | KeyboardInterrupt):
             self._record |= {"status": "interrupted"}

@@ -71,7 +71,7 @@ class Telemetry(Callback):
         self._seen_step = step
         self._clipped = self._clipped.to(pl_module.clipped.device) + pl_module.clipped
         if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:  # type: ignore[attr-defined]
-            row = {"train/loss": pl_module.train_loss.item(), **self._progress(trainer, pl_module, step)}
+            row = {"train/loss": step_loss(trainer, pl_module), **self._progress(trainer, pl_module, step)}
             row |= self._scales(pl_module) | self._sphere(pl_module)
             pl_module.latest_row = row
             for logger in trainer.loggers:
@@ -119,6 +119,14 @@ class Telemetry(Callback):
         scales = {name: value.float().cpu().contiguous() for name, value in named_scales(module.backbone)}
         if scales:
             write_atomically(folder / "scales" / f"step-{step:06d}.safetensors", save(scales))
+
+
+def step_loss(trainer: Trainer, module: BackboneModule) -> float:
+    """The mean loss of the step's batch, of which each process has its share."""
+    loss = module.train_loss
+    if trainer.world_size > 1:
+        loss = trainer.strategy.reduce(loss.clone(), reduce_op="mean")
+    return float(loss)
 
 
 def directions(decoder: nn.Module) -> dict[str, Tensor]:

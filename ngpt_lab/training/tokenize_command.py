@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ngpt_lab.arguments import OptionParser
@@ -57,10 +58,12 @@ def data_module(configs: list[str], rest: list[str]) -> WindowDataModule:
     """
     composed = Parser()
     composed.add_argument("-c", "--config", action=ActionConfigFile)
-    composed.add_lightning_class_args(WindowDataModule, "data", subclass_mode=True, required=True)
+    composed.add_lightning_class_args(WindowDataModule, "data", subclass_mode=True, required=False)
     for key in sorted(other_keys(configs)):
         composed.add_argument(f"--{key}", type=Any, default=None)
     parsed = composed.parse_args([word for config in configs for word in ("-c", config)] + rest)
+    if parsed.get("data") is None:
+        raise InputError("no data is named: give a config file of fit with -c, or --data=ngpt_lab.data.TextDataModule")
     try:
         return composed.instantiate_classes(parsed).data
     except ValueError as error:
@@ -74,7 +77,8 @@ def other_keys(configs: list[str]) -> set[str]:
         try:
             content = yaml.safe_load(Path(config).read_text())
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise InputError(f"{config} cannot be read as YAML: {getattr(error, 'strerror', None) or error}") from error
+            told = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise InputError(f"{config} cannot be read as YAML: {told}") from error
         keys |= {str(key) for key in content} if isinstance(content, dict) else set()
     return keys - {"data"}
 
@@ -108,7 +112,7 @@ def checked(folder: Path) -> str:
 
 def table(corpus: Corpus) -> Table:
     """A corpus in figures."""
-    shown = Table(title=f"{corpus.source}, {corpus.tokenizer}, {corpus.vocab_size} ids")
+    shown = Table(title=escape(f"{corpus.source}, {corpus.tokenizer}, {corpus.vocab_size} ids"))
     for column in ("split", "tokens", "bytes", "documents", "shards", "bytes per token"):
         shown.add_column(column, justify="left" if column == "split" else "right")
     for name, stream in corpus.splits.items():

@@ -1,4 +1,5 @@
 import logging
+import os
 
 import pytest
 import torch
@@ -141,3 +142,9 @@ def test_data_that_is_not_prepared_says_how(text):
 def test_sizes_below_one_are_refused(text, name):
     with pytest.raises(InputError, match=rf"--data\.{name} is 0"):
         data(text, **{name: 0})
+
+
+def test_there_is_a_process_for_every_core_where_the_system_tells_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert TextDataModule().processes == 3

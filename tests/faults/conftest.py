@@ -55,19 +55,27 @@ class Killable:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> "Killable":
-        folder = next(word.split("=", 1)[1] for word in self.arguments if word.startswith("--trainer.default_root_dir="))
+        places = ("--trainer.default_root_dir=", "--data.store=")
+        folder = next(word.split("=", 1)[1] for word in self.arguments if word.startswith(places))
         self.marker = Path(f"{folder}.is-there")
         self.marker.unlink(missing_ok=True)
         told = {"PHASE": self.phase, "PHASE_AT": str(self.at), "PHASE_MARKER": str(self.marker)}
         paths = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ngpt_lab", *self.arguments, "--trainer.callbacks=phases.Tells"],
+            [sys.executable, *self.words],
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **told, **self.environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
         return self
+
+    @property
+    def words(self) -> list[str]:
+        """What the interpreter is called with."""
+        if self.arguments[0] == "tokenize":  # not a file, which each process that it starts would read again
+            return ["-c", "import phases; phases.tokenize()", *self.arguments]
+        return ["-m", "ngpt_lab", *self.arguments, "--trainer.callbacks=phases.Tells"]
 
     def __exit__(self, *_: object) -> None:
         self.send(signal.SIGKILL)
@@ -104,14 +112,43 @@ def carried_out(arguments: list[str], environment: dict[str, str] | None = None)
     assert code == 0, told
 
 
-def killed(arguments: list[str], phase: str, at: int, later: float, environment: dict[str, str] | None = None) -> None:
-    """Kill a run with all its processes `later` seconds after it came to a phase for the time numbered `at`."""
+def killed(
+    arguments: list[str],
+    phase: str,
+    at: int,
+    later: float,
+    environment: dict[str, str] | None = None,
+    everyone: bool = True,
+) -> None:
+    """Kill a run `later` seconds after it came to a phase for the time numbered `at`.
+
+    With all its processes, or it alone: those that it started then end by themselves.
+    """
     with Killable(arguments, phase, at, environment or {}) as run:
         run.arrives()
         time.sleep(later)
-        run.send(signal.SIGKILL)
+        run.send(signal.SIGKILL, everyone)
+        run.process.wait(PATIENCE)
+        alone(run.process.pid)
         code, told = run.ends()
     assert code == -signal.SIGKILL, f"it was over before it was killed: {told}"
+
+
+def alone(group: int) -> None:
+    """Wait until no process of a group runs any more."""
+    deadline = time.monotonic() + 20
+    while left := [process for process in Path("/proc").glob("[0-9]*") if is_of(process, group)]:
+        assert time.monotonic() < deadline, [(process / "cmdline").read_bytes() for process in left]
+        time.sleep(0.05)
+
+
+def is_of(process: Path, group: int) -> bool:
+    """Whether a process runs, and is of a group."""
+    try:
+        state, _, its_group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return state != "Z" and int(its_group) == group
 
 
 def losses(folder: Path) -> dict[int, str]:
@@ -141,10 +178,10 @@ def undisturbed(command: Callable[..., list[str]], tmp_path_factory: pytest.Temp
     """The folder of a run that nothing disturbed; each is made once."""
     made: dict[tuple[str, ...], Path] = {}
 
-    def run(model: str, *more: str) -> Path:
+    def run(model: str, *more: str, environment: dict[str, str] | None = None) -> Path:
         if (model, *more) not in made:
             folder = tmp_path_factory.mktemp("whole") / model
-            carried_out(command(folder, model, *SETTINGS, *more))
+            carried_out(command(folder, model, *SETTINGS, *more), environment)
             made[(model, *more)] = folder
         return made[(model, *more)]
 

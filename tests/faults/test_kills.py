@@ -5,6 +5,7 @@ import random
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ Tools = dict[str, Any]
 # How often each phase begins in a run, at the least: the moment is drawn from these.
 PHASES = {"training": 35, "stepping": 11, "validating": 19, "saving": 9}
 MODELS = ("ngpt", "nemotron")
-# Two in each phase and two more while a checkpoint is written, for both models: twenty in all.
-MOMENTS = [(model, phase) for model in MODELS for _ in range(2) for phase in (*PHASES, "saving")]
+# Five in training, in validation and while a checkpoint is written, the models in turn; with the five in which tokens are made
+# (test_tokenizing.py) twenty in all.
+MOMENTS = [
+    (MODELS[(number + turn) % 2], phase)
+    for turn, phases in enumerate([("training", "stepping"), ("validating",), ("saving",)])
+    for number, phase in enumerate(islice(cycle(phases), 5))
+]
 QUICK = [("ngpt", "training"), ("nemotron", "saving")]
 DEVICES = ("--trainer.devices=2", "--trainer.strategy=ddp")
 AUTO = "--ckpt_path=auto"

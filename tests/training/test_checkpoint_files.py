@@ -15,7 +15,7 @@ import torch
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.checkpoint_form import check_form, leaves
-from ngpt_lab.training.checkpoints import SafeCheckpointIO, load, step_files
+from ngpt_lab.training.checkpoints import BrokenCheckpointError, SafeCheckpointIO, load, step_files
 from ngpt_lab.training.resume import newest, origin
 
 STATE = {
@@ -136,6 +136,18 @@ def test_what_is_no_runs_checkpoint_is_refused_in_one_sentence(wrong: Any, told:
     torch.save(wrong, tmp_path / "wrong.ckpt")
     with pytest.raises(InputError, match=f"is no run's checkpoint: {told}"):
         origin(tmp_path / "wrong.ckpt")
+
+
+@pytest.mark.parametrize("told", ["unable to mmap 8 bytes", "DefaultCPUAllocator: can't allocate memory"])
+def test_what_the_machine_refuses_is_no_fault_of_the_file(told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise RuntimeError(told)
+
+    torch.save(whole_form(), tmp_path / "whole.ckpt")
+    monkeypatch.setattr(torch, "load", refuses)
+    with pytest.raises(InputError, match="cannot be read now") as refused:
+        load(tmp_path / "whole.ckpt")
+    assert not isinstance(refused.value, BrokenCheckpointError)
 
 
 def test_a_tree_that_holds_itself_is_walked_through_once() -> None:

@@ -1,6 +1,7 @@
 """A step whose loss is not finite, or far above those before, is stopped at or left out, and its batches are named."""
 
 import json
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -84,7 +85,40 @@ def test_a_run_that_stopped_goes_on_with_a_lower_learning_rate(fit: Fit, read: R
     asked = {row["step"]: row["train/lr"] for row in read["rows"](whole) if "train/lr" in row}
     assert {step: rates[step] for step in range(5, 13)} == {step: asked[step] for step in range(5, 13)}
     assert rates[4] == pytest.approx(2 * asked[4])
-    assert len(incidents(folder)) == 1
+    # Why it was stopped, twice, outlives that it went on.
+    assert [(incident["step"], incident["done"]) for incident in incidents(folder)] == [
+        (5, "stopped"),
+        (5, "stopped"),
+        (5, "skipped"),
+    ]
+
+
+def test_a_run_that_stops_before_its_first_row_is_kept_with_what_tells_why(
+    spoil: Spoil, read: Readers, fit: Fit, tmp_path: Path
+) -> None:
+    spoil({4: NAN})
+    with pytest.raises(InputError, match="not finite at step 5"):
+        fit("nemotron", "--trainer.log_every_n_steps=10", "--checkpoint.every_n_train_steps=2")
+    folder = tmp_path / "run"
+    assert not (folder / "metrics.jsonl").exists()
+    assert read["steps"](folder) == [2, 4]
+    assert (record(folder)["status"], len(incidents(folder))) == ("failed", 1)
+
+
+def test_an_incident_lasts_through_a_loss_of_power(
+    spoil: Spoil, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def watched(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    spoil({4: NAN})
+    folder = fit("nemotron", "--guard.nonfinite=skip", "--checkpoint.every_n_train_steps=null")
+    assert str(folder / "incidents.jsonl") in synced
 
 
 @pytest.mark.parametrize("model", ["ngpt", "nemotron"])

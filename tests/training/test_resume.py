@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pkgutil
 import random
 import shutil
 import zipfile
@@ -98,13 +99,37 @@ def test_a_broken_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
     capsys.readouterr()
     main(command(folder, "ngpt", *ALL, "--model.backbone.attention_dropout=0.3", "--ckpt_path=last"))
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ngpt-lab: ")]
-    assert len(told) == 2
+    assert len(told) == 4
     assert "step-000010.ckpt is not a checkpoint that can be read" in told[0]
     assert "step-000008.ckpt is not a checkpoint that can be read" in told[1]
+    assert {line.rpartition(" is kept as ")[2] for line in told[2:]} == {"step-000010.ckpt.broken", "step-000008.ckpt.broken"}
+    assert (folder / "checkpoints" / "step-000008.ckpt.broken").read_bytes() == b"half a fi"
     assert [again["step"] for again in record(folder)["resumed"]] == [6]
     assert read["timeless"](folder) == before
     assert not list(folder.rglob("*.tmp"))
     assert not (folder / "scales" / "step-000011.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, os.strerror(errno.EIO)), OSError(errno.EMFILE, "Too many open files"), MemoryError()],
+    ids=["disk", "files", "memory"],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_taken_for_broken(
+    error: Exception, fit: Fit, refused: Refused, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fit("nemotron", *ALL)
+    read, before = torch.load, contents(folder)
+
+    def fails(path: Path, **more: Any) -> Any:
+        if Path(path).name == "step-000012.ckpt":
+            raise error
+        return read(path, **more)
+
+    monkeypatch.setattr(torch, "load", fails)
+    told = refused(command(folder, "nemotron", *ALL, "--ckpt_path=last", "--trainer.max_steps=14"))
+    assert "step-000012.ckpt cannot be read now" in told
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("asked", ["last", "auto"])
@@ -137,8 +162,10 @@ def test_auto_starts_again_what_came_to_no_checkpoint_and_touches_nothing_else(
     fit: Fit, read: Readers, refused: Refused, command: Command, tmp_path: Path
 ) -> None:
     whole, folder = fit("nemotron"), tmp_path / "new"
-    folder.mkdir()
-    for name in ("config.yaml", "metrics.jsonl"):
+    for name in ("checkpoints", "tensorboard"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(whole / "config.yaml", folder)
+    for name in ("metrics.jsonl", "checkpoints/.step-000002.ckpt.1234abcd.tmp", "tensorboard/events"):
         (folder / name).write_text("of an attempt")
     main(command(folder, "nemotron", "--ckpt_path=auto"))
     assert read["timeless"](folder) == read["timeless"](whole)
@@ -146,9 +173,33 @@ def test_auto_starts_again_what_came_to_no_checkpoint_and_touches_nothing_else(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     assert "is in use" in refused(command(tmp_path / "mine", "nemotron", "--ckpt_path=auto"))
-    shutil.rmtree(folder / "checkpoints")
+    for name in ("notes.md", "checkpoints/thesis.pt", "scales/mine/step-000001.safetensors"):
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        before = contents(folder)
+        told = refused(command(folder, "nemotron", "--ckpt_path=auto"))
+        assert f"is in use: it holds no checkpoint to go on from, and {'/'.join(Path(name).parts[:2])}, which" in told
+        assert contents(folder) == before
+        path.unlink()
+    shutil.rmtree(folder / "scales")
     assert "holds a finished run" in refused(command(folder, "nemotron", "--ckpt_path=auto"))
     assert (folder / "metrics.jsonl").is_file()
+
+
+@pytest.mark.parametrize("foreign", ["config.yaml", "run.json", "metrics.jsonl"])
+def test_auto_keeps_what_another_program_calls_as_a_run_does(
+    foreign: str, refused: Refused, command: Command, tmp_path: Path, fit: Fit
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    if foreign == "run.json":
+        shutil.copy(fit("nemotron") / "config.yaml", folder)
+    (folder / foreign).write_text('{"model": "mine"}')
+    before = contents(folder)
+    assert f"{foreign}, which no run wrote" in refused(command(folder, "nemotron", "--ckpt_path=auto"))
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("asked", ["last", "auto"])
@@ -194,6 +245,42 @@ def test_what_must_not_change_is_refused_in_one_sentence_and_what_may_is_recorde
     assert (folder / "config.yaml").read_text() == config
     assert "max_steps: 14" in (folder / "config.resume-1.yaml").read_text()
     assert [row["step"] for row in read["rows"](folder) if "train/loss" in row] == list(range(1, 15))
+
+
+def test_a_corpus_may_be_moved_and_not_changed(
+    fit: Fit, read: Readers, refused: Refused, cut_back: CutBack, command: Command, corpus: Path, tmp_path: Path
+) -> None:
+    folder = fit("nemotron", *ALL)
+    before = read["timeless"](folder)
+    cut_back(folder, 6)
+    moved, other = (tmp_path / name / corpus.name for name in ("moved", "other"))
+    for path, text in {moved: corpus.read_text(), other: corpus.read_text() + "more"}.items():
+        path.parent.mkdir()
+        path.write_text(text)
+    words = [*ALL, "--ckpt_path=last"]
+    assert "with data.fingerprint" in refused(command(folder, "nemotron", *words, f"--data.source.files={other}"))
+    main(command(folder, "nemotron", *words, f"--data.source.files={moved}"))
+    assert read["timeless"](folder) == before
+
+
+def test_of_a_mixture_too_only_the_places_may_change() -> None:
+    key = "data.init_args.source.init_args.sources"
+
+    def source(**arguments: Any) -> dict[str, Any]:
+        return {"class_path": "ngpt_lab.data.TextFiles", "init_args": arguments}
+
+    old = [source(files="a/one.txt", errors="refuse"), source(files=["a/two.txt"], validation="a/three.txt")]
+    moved = [source(files="b/one.txt", errors="refuse"), source(files=["b/two.txt"], validation="b/three.txt")]
+    assert changes(as_text({key: old}), {key: moved}) == {key: [old, moved]}
+    for other in (moved[:1], [source(files="b/one.txt", errors="replace"), moved[1]], None):
+        with pytest.raises(InputError, match=r"data\.source\.sources"):
+            changes(as_text({key: old}), {key: other})
+    for name in ("folder", "path"):
+        changed = {f"data.init_args.source.init_args.{name}": "there"}
+        assert changes(as_text(dict.fromkeys(changed, "here")), changed)
+    tokenizer = {"data.init_args.tokenizer": None}
+    with pytest.raises(InputError, match="something else"):
+        changes(as_text(tokenizer), {"data.init_args.tokenizer.class_path": "BPE"})
 
 
 def test_settings_of_a_newer_version_and_a_part_that_is_swapped_are_told_apart() -> None:
@@ -291,6 +378,57 @@ def test_a_full_disk_ends_the_run_with_the_checkpoint_before_intact(
     assert read["steps"](folder) == [2, 4]
     main([*words, "--ckpt_path=last"])
     assert read["timeless"](folder) == read["timeless"](fit("nemotron", *ALL, name="whole"))
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("what", "after", "told"),
+    [
+        ("pathlib.Path.symlink_to", 0, "last.ckpt cannot be written: No space left"),
+        ("tensorboard.summary.writer.record_writer.RecordWriter.write", 5, "run cannot be read or written: No space left"),
+    ],
+)
+def test_a_full_disk_is_told_in_one_sentence_whatever_is_written_and_the_run_is_kept(
+    what: str, after: int, told: str, command: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write, calls = pkgutil.resolve_name(what), []
+
+    def fills(*words: Any) -> Any:
+        calls.append(words)
+        return full() if len(calls) > after else write(*words)
+
+    monkeypatch.setattr(what, fills)
+    assert told in refused(command(tmp_path / "run", "nemotron", *ALL))
+    assert record(tmp_path / "run")["status"] == "failed"
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_told(
+    command: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unlink = Path.unlink
+
+    def held(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "step-000002.ckpt":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    words = ["--checkpoint.every_n_train_steps=2", "--checkpoint.keep=1"]
+    assert "step-000002.ckpt cannot be written: " in refused(command(tmp_path / "run", "nemotron", *words))
+
+
+def test_a_run_whose_first_checkpoint_cannot_be_written_keeps_its_record(
+    command: Command, refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda one, other: full() if Path(other).suffix == ".ckpt" else replace(one, other))
+    words = [*ALL, "--trainer.log_every_n_steps=10"]
+    assert "step-000002.ckpt cannot be written: No space left" in refused(command(tmp_path / "run", "nemotron", *words))
+    assert record(tmp_path / "run")["status"] == "failed"
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_tensorboard_shows_no_step_twice(fit: Fit, cut_back: CutBack) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ngpt_lab.cli import main
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.cli import CLI
 from ngpt_lab.training.metrics_file import METRICS, STATISTICS
+from ngpt_lab.training.telemetry import step_loss
 
 Fit = Callable[..., Path]
 Readers = dict[str, Callable[[Path], Any]]
@@ -122,6 +124,40 @@ def test_a_finished_run_can_be_evaluated_from_its_folder(
     if subcommand == "validate":
         trained = json.loads((folder / "run.json").read_text())["final"]["val/loss"]
         assert cli.model.evaluated["val/loss"] == pytest.approx(trained, rel=1e-6)
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_weights_alone_can_be_evaluated(subcommand: str, fit: Fit, tmp_path: Path) -> None:
+    folder = fit("nemotron")
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    torch.save({"state_dict": kept}, tmp_path / "weights.ckpt")
+    words = ["-c", str(folder / "config.yaml"), f"--ckpt_path={tmp_path}/weights.ckpt"]
+    cli = CLI([subcommand, *words, f"--trainer.default_root_dir={tmp_path}/out"])
+    if subcommand == "validate":
+        trained = json.loads((folder / "run.json").read_text())["final"]["val/loss"]
+        assert cli.model.evaluated["val/loss"] == pytest.approx(trained, rel=1e-6)
+    with pytest.raises(InputError, match="no run's checkpoint: it has no global_step"):
+        CLI(["fit", *words])
+    torch.save({"weights": kept}, tmp_path / "weights.ckpt")
+    with pytest.raises(InputError, match="it has no state_dict"):
+        CLI([subcommand, *words, f"--trainer.default_root_dir={tmp_path}/more"])
+
+
+def test_a_row_holds_the_loss_of_the_whole_batch_whoever_had_which_share() -> None:
+    class Two:
+        def reduce(self, loss: torch.Tensor, reduce_op: str) -> torch.Tensor:
+            return (loss + 5.0) / 2
+
+    module = SimpleNamespace(train_loss=torch.tensor(3.0))
+    assert step_loss(SimpleNamespace(world_size=2, strategy=Two()), module) == 4.0
+    assert step_loss(SimpleNamespace(world_size=1, strategy=None), module) == 3.0
+
+
+def test_a_folder_of_any_name_is_told_as_it_is_called(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fit("nemotron", name="one[two]x[/red]")
+    capsys.readouterr()
+    CLI(["fit", "-c", str(folder / "config.yaml"), f"--trainer.default_root_dir={folder}", "--ckpt_path=last"])
+    assert f"{folder} is finished" in capsys.readouterr().out
 
 
 def test_a_run_that_stops_early_is_not_finished(fit: Fit) -> None:

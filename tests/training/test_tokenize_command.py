@@ -1,5 +1,11 @@
+import errno
+import glob
+import os
+import signal
+
 import pytest
 
+from ngpt_lab.cli import main as command_line
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.tokenize_command import main
 
@@ -42,6 +48,39 @@ def test_a_store_is_made_told_and_verified_when_it_is_asked_for_again(config, tm
     shard.write_bytes(shard.read_bytes()[::-1])
     with pytest.raises(InputError, match=r"train-00001\.bin is damaged"):
         main(arguments)
+
+
+def test_names_are_shown_as_they_are(config, tmp_path, capsys):
+    named = tmp_path / "a[red]b.txt"
+    (tmp_path / "text.txt").rename(named)
+    main([*config, f"--data.source.files={glob.escape(str(named))}"])
+    assert named.name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_it_ends_when_it_is_asked_to(number, config, monkeypatch, capsys):
+    monkeypatch.setattr("ngpt_lab.data.store.build", lambda *_: os.kill(os.getpid(), number))
+    # What the signal does where nobody listens: end everything.
+    before = signal.signal(number, lambda *_: pytest.fail("nobody listens"))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            command_line(["tokenize", *config])
+    finally:
+        signal.signal(number, before)
+    assert stop.value.code == 143
+    told = f"ngpt-lab: interrupted by {number.name}; the same command goes on with what is missing\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_what_the_system_refuses_is_one_sentence(config, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "there.bin")
+
+    monkeypatch.setattr("ngpt_lab.data.store.build", full)
+    with pytest.raises(SystemExit) as stop:
+        command_line(["tokenize", *config])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "ngpt-lab: there.bin: No space left on device\n"
 
 
 def test_a_folder_can_be_named(config, tmp_path):

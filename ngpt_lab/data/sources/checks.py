@@ -13,7 +13,7 @@ REMEDY = "(errors: replace would put U+FFFD there)"
 
 
 def checked_blocks(blocks: Iterable[bytes], where: str, errors: Errors) -> Iterator[bytes]:
-    """Blocks of one text, in which what is not UTF-8 is refused or replaced by U+FFFD.
+    """Blocks of one text, in which what is not UTF-8, and zero, is refused or replaced by U+FFFD.
 
     Raises:
         InputError: names `where` and the offset of the byte.
@@ -21,12 +21,12 @@ def checked_blocks(blocks: Iterable[bytes], where: str, errors: Errors) -> Itera
     decoder = codecs.getincrementaldecoder("utf-8")("replace" if errors == "replace" else "strict")
     offset = 0
     for block in blocks:
-        if (zero := block.find(b"\0")) >= 0:
-            raise InputError(f"{where} is not text: byte {offset + zero} is zero")
+        if errors == "refuse" and (zero := block.find(b"\0")) >= 0:
+            raise InputError(f"{where} is not text: byte {offset + zero} is zero {REMEDY}")
         waiting = len(decoder.getstate()[0])
         text = _decode(decoder, block, offset - waiting, where)
         offset += len(block)
-        yield text.encode() if errors == "replace" else block
+        yield text.replace("\0", "\ufffd").encode() if errors == "replace" else block
     rest = _decode(decoder, b"", offset - len(decoder.getstate()[0]), where, final=True)
     if rest:
         yield rest.encode()
@@ -54,7 +54,9 @@ def checked_document(document: str | bytes, where: str, errors: Errors) -> bytes
         document = HALF_CHARACTERS.sub("\ufffd", document)
     text = document.encode()
     if (zero := text.find(b"\0")) >= 0:
-        raise InputError(f"{where} is not text: byte {zero} of it is zero")
+        if errors == "refuse":
+            raise InputError(f"{where} is not text: byte {zero} of it is zero {REMEDY}")
+        text = text.replace(b"\0", "\ufffd".encode())
     return text
 
 

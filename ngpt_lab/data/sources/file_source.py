@@ -7,7 +7,7 @@ from typing import Any
 
 from ngpt_lab.data.sources.pieces import Piece, between, measure, recut
 from ngpt_lab.data.sources.source import TextSource
-from ngpt_lab.data.sources.stamps import changed_files, stamps
+from ngpt_lab.data.sources.stamps import changed_files, renewed_stamps, stamps
 
 # By the splits that a source has itself: the one that each is taken from, and its bounds in 20ths of the bytes.
 BOUNDS: Mapping[frozenset[str], Mapping[str, tuple[str, int, int]]] = {
@@ -50,7 +50,22 @@ class FileSource(TextSource):
 
     def size(self, address: str) -> int:
         """Bytes of a file's documents, each with one separator byte after it."""
-        return measure(self.read(address))
+        known = self.known_size(address)
+        return measure(self.read(address)) if known is None else known
+
+    def known_size(self, address: str) -> int | None:
+        """The same, where it is known without reading the file."""
+        return None
+
+    def expected(self, split: str) -> int | None:
+        """See `TextSource`."""
+        files = self.files()
+        name, first, last = BOUNDS[frozenset(files)][split]
+        sizes = [self.known_size(address) for address in files[name]]
+        if any(size is None for size in sizes):
+            return None
+        whole = sum(filter(None, sizes))
+        return whole * last // 20 - whole * first // 20
 
     def pieces(self, split: str, skip: int = 0) -> Iterator[Piece]:
         """See `TextSource`."""
@@ -63,6 +78,11 @@ class FileSource(TextSource):
     def changed(self, recorded: Mapping[str, Any]) -> str | None:
         """See `TextSource`."""
         return changed_files(self._all_files(), recorded.get("files"))
+
+    def renewed(self, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `TextSource`."""
+        files = renewed_stamps(self._all_files(), recorded.get("files"))
+        return files and {"files": files}
 
     def _all_files(self) -> list[str]:
         return sorted({address for addresses in self.files().values() for address in addresses})

@@ -8,9 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from ngpt_lab.data.sources.card import check_card
+from ngpt_lab.data.sources.checks import Errors
 from ngpt_lab.data.sources.pieces import Piece, recut, whole
 from ngpt_lab.data.sources.source import TextSource
-from ngpt_lab.data.sources.stamps import changed_files, stamps
+from ngpt_lab.data.sources.stamps import changed_files, renewed_stamps, stamps
 from ngpt_lab.data.sources.tables import ROWS, check_text_column, column_texts
 from ngpt_lab.errors import InputError
 
@@ -35,6 +37,7 @@ class HubDataset(TextSource):
         rows: Whether each row is one of the "documents", or all rows of a split are the "lines" of one document.
         held_out: Rows of training that are held out for each split that is not named.
         revision: The commit, tag or branch to read.
+        errors: What is done about bytes that are zero or not UTF-8: "refuse" them, or "replace" them by U+FFFD.
         streaming: Whether rows are read as they are needed; otherwise the dataset is downloaded first.
     """
 
@@ -49,6 +52,7 @@ class HubDataset(TextSource):
         rows: Literal["documents", "lines"] = "documents",
         held_out: int = 1000,
         revision: str | None = None,
+        errors: Errors = "refuse",
         streaming: bool = True,
     ) -> None:
         self.is_local = os.path.isdir(os.path.expanduser(path))
@@ -64,7 +68,9 @@ class HubDataset(TextSource):
         self.rows = rows
         self.held_out = held_out
         self.revision = revision
+        self.errors = errors
         self.streaming = streaming
+        self._commit: str | None = None
         self._middles: dict[str, int] = {}
 
     @property
@@ -76,7 +82,8 @@ class HubDataset(TextSource):
     def spec(self) -> dict[str, Any]:
         """See `TextSource`; `streaming` is no part of it, since the rows are the same."""
         what = {"path": self.path, "name": self.config, "revision": self.revision, "train": self.train, **self.named}
-        return {"class": "HubDataset", **what, "column": self.column, "rows": self.rows, "held_out": self.held_out}
+        how = {"column": self.column, "rows": self.rows, "held_out": self.held_out, "errors": self.errors}
+        return {"class": "HubDataset", **what, **how}
 
     def pieces(self, split: str, skip: int = 0) -> Iterator[Piece]:
         """See `TextSource`."""
@@ -92,21 +99,41 @@ class HubDataset(TextSource):
         """See `TextSource`."""
         if self.is_local:
             return {"files": stamps(self._files())}
-        from huggingface_hub import HfApi
-
-        with self._complaints():
-            return {"revision": HfApi().dataset_info(self.path, revision=self.revision, timeout=30).sha}
+        return {"revision": self._resolved()}
 
     def changed(self, recorded: Mapping[str, Any]) -> str | None:
         """See `TextSource`; a hub that cannot be reached counts as unchanged."""
         if self.is_local:
             return changed_files(self._files(), recorded.get("files"))
+        was = recorded.get("revision")
         try:
-            now = self.state()["revision"]
+            now = self._resolved()
         except InputError:
             return None
-        was = recorded.get("revision")
         return None if was == now else f"{self.path} was at revision {was} and is at {now}"
+
+    def renewed(self, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `TextSource`."""
+        files = renewed_stamps(self._files(), recorded.get("files")) if self.is_local else None
+        return files and {"files": files}
+
+    def _resolved(self) -> str:
+        """The commit that is read, asked for once: all splits are of the same."""
+        from huggingface_hub import HfApi
+
+        if self._commit is None:
+            with self._complaints():
+                self._commit = str(HfApi().dataset_info(self.path, revision=self.revision, timeout=30).sha)
+        return self._commit
+
+    def _revision(self) -> str | None:
+        """What to read; where the hub cannot be reached, what was downloaded of the one that is named."""
+        if self.is_local:
+            return self.revision
+        try:
+            return self._resolved()
+        except InputError:
+            return self.revision
 
     def _rows_of(self, split: str) -> Iterator[bytes]:
         name, start, stop = self._place(split)
@@ -139,15 +166,20 @@ class HubDataset(TextSource):
         return self._middles[name]
 
     def _texts(self, name: str) -> Iterator[bytes]:
-        texts = column_texts(self._tables(name), self.column, f"{self.name}, split {name!r}", "refuse")
+        texts = column_texts(self._tables(name), self.column, f"{self.name}, split {name!r}", self.errors)
         return texts if self.rows == "lines" else filter(None, texts)
 
     def _tables(self, name: str) -> Iterator[Any]:
+        if self.is_local:
+            with self._complaints():
+                check_card(Path(self.path))
         with self._complaints():
             import datasets
 
+            # It logs errors that it raises, some of them with a traceback of its own logging.
+            datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
             dataset = datasets.load_dataset(
-                self.path, self.config, split=name, streaming=self.streaming, revision=self.revision
+                self.path, self.config, split=name, streaming=self.streaming, revision=self._revision()
             )
             tables = dataset.with_format("arrow").iter(batch_size=ROWS)
             table = next(tables, None)
@@ -166,6 +198,8 @@ class HubDataset(TextSource):
     def _complaints(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         # datasets and what it reads with (hub, network, formats) raise what they like, and it changes by version.
         except Exception as error:
             said = " ".join(str(error).split()).partition(" Example of usage")[0] or type(error).__name__

@@ -34,8 +34,12 @@ class Mixture(TextSource):
     @property
     def name(self) -> str:
         """The sources' names with their shares."""
-        shares = [weight / sum(self.weights) for weight in self.weights]
-        return " + ".join(f"{share:.3g} {source.name}" for source, share in zip(self.sources, shares, strict=True))
+        return self._told([source.name for source in self.sources])
+
+    @property
+    def folder_name(self) -> str:
+        """See `TextSource`."""
+        return self._told([source.folder_name for source in self.sources])
 
     def spec(self) -> dict[str, Any]:
         """See `TextSource`."""
@@ -56,6 +60,18 @@ class Mixture(TextSource):
             return "other sources are recorded for it"
         clauses = (source.changed(state) for source, state in zip(self.sources, states, strict=True))
         return next((clause for clause in clauses if clause), None)
+
+    def renewed(self, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See `TextSource`."""
+        states = recorded.get("sources")
+        if not isinstance(states, list) or len(states) != len(self.sources):
+            return None
+        renewed = [source.renewed(state) for source, state in zip(self.sources, states, strict=True)]
+        return {"sources": [new or old for new, old in zip(renewed, states, strict=True)]} if any(renewed) else None
+
+    def _told(self, names: list[str]) -> str:
+        shares = [weight / sum(self.weights) for weight in self.weights]
+        return " + ".join(f"{share:.3g} {name}" for name, share in zip(names, shares, strict=True))
 
     def _pieces(self, split: str) -> Iterator[Piece]:
         streams = [source.pieces(split) for source in self.sources]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ngpt_lab.data.sources.checks import Errors
 from ngpt_lab.data.sources.file_source import FileSource
 from ngpt_lab.data.sources.opening import complaints
 from ngpt_lab.data.sources.pieces import Piece
@@ -23,12 +24,14 @@ class SavedDataset(FileSource):
     Args:
         folder: The folder that was saved to.
         column: Which column holds the text.
+        errors: What is done about bytes that are zero or not UTF-8: "refuse" them, or "replace" them by U+FFFD.
     """
 
-    def __init__(self, folder: str, column: str = "text") -> None:
+    def __init__(self, folder: str, column: str = "text", errors: Errors = "refuse") -> None:
         super().__init__()
         self.folder = Path(os.path.abspath(os.path.expanduser(folder)))
         self.column = column
+        self.errors = errors
 
     @property
     def name(self) -> str:
@@ -37,7 +40,7 @@ class SavedDataset(FileSource):
 
     def spec(self) -> dict[str, Any]:
         """See `TextSource`."""
-        return {"class": "SavedDataset", "folder": str(self.folder), "column": self.column}
+        return {"class": "SavedDataset", "folder": str(self.folder), "column": self.column, "errors": self.errors}
 
     def files(self) -> dict[str, list[str]]:
         """See `FileSource`."""
@@ -50,7 +53,7 @@ class SavedDataset(FileSource):
 
     def read(self, address: str) -> Iterator[Piece]:
         """See `FileSource`."""
-        return arrow_documents(address, self.column, "refuse")
+        return arrow_documents(address, self.column, self.errors)
 
     def _data_files(self, folder: Path) -> list[str]:
         names = self._names(folder / "state.json", "_data_files")

@@ -41,6 +41,11 @@ class TextSource(Source):
     def name(self) -> str:
         """For records and messages."""
 
+    @property
+    def folder_name(self) -> str:
+        """What a folder of its tokens may be called: it depends on `spec` alone."""
+        return self.name
+
     @abstractmethod
     def spec(self) -> dict[str, Any]:
         """What is read, as JSON: the class and its arguments, paths absolute."""
@@ -56,6 +61,14 @@ class TextSource(Source):
     @abstractmethod
     def changed(self, recorded: Mapping[str, Any]) -> str | None:
         """A clause that names what has changed since `recorded`, which is what `state` was."""
+
+    def expected(self, split: str) -> int | None:
+        """Bytes of a split, a separator counting one, where that is known without reading it."""
+        return None
+
+    def renewed(self, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What to record instead of `recorded`, so that `changed` has less to compare; None where there is nothing."""
+        return None
 
     def prepare(self, tokenizer: "Tokenizer | None", folder: Path | None, processes: int) -> None:
         """See `Source`."""

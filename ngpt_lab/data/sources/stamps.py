@@ -28,8 +28,8 @@ def changed_files(addresses: Iterable[str], recorded: Any) -> str | None:
     """
     if not isinstance(recorded, Mapping):
         return "no files are recorded for it"
-    addresses = list(addresses)
-    for address in sorted({*addresses, *recorded}):
+    addresses = set(addresses)
+    for address in sorted(addresses | recorded.keys()):
         if address not in recorded:
             return f"{address} is new"
         if address not in addresses or not (is_remote(address) or os.path.exists(address)):
@@ -37,6 +37,29 @@ def changed_files(addresses: Iterable[str], recorded: Any) -> str | None:
         if _differs(address, recorded[address]):
             return f"{address} has changed"
     return None
+
+
+def renewed_stamps(addresses: Iterable[str], recorded: Any) -> dict[str, Any] | None:
+    """What is recorded with the new times of files that have another one and the same content; None where none has.
+
+    A copy or a checkout has another time and the same text, which is read here so that nobody has to read it again.
+    """
+    if not isinstance(recorded, Mapping):
+        return None
+    found = {address: _renewed(address, recorded[address]) for address in addresses if address in recorded}
+    new = {address: stamp for address, stamp in found.items() if stamp}
+    return {**recorded, **new} if new else None
+
+
+def _renewed(address: str, recorded: Any) -> dict[str, Any] | None:
+    if is_remote(address) or not isinstance(recorded, Mapping) or not os.path.exists(address):
+        return None
+    with complaints(address):
+        status = os.stat(address)
+    if status.st_size != recorded.get("size") or status.st_mtime_ns == recorded.get("mtime_ns"):
+        return None
+    stamp = _stamp(address)
+    return stamp if stamp["sha256"] == recorded.get("sha256") else None
 
 
 def _differs(address: str, recorded: Any) -> bool:

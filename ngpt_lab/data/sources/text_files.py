@@ -1,6 +1,7 @@
 """The user's own files of text."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,7 @@ class TextFiles(FileSource):
         validation: Files of validation, named like `files`.
         test: Files of test, named like `files`.
         separator: What stands between the documents of a .txt file; without it such a file is one document.
-        errors: What is done about bytes that are not UTF-8: "refuse" them, or "replace" them by U+FFFD.
+        errors: What is done about bytes that are zero or not UTF-8: "refuse" them, or "replace" them by U+FFFD.
     """
 
     def __init__(
@@ -57,6 +58,12 @@ class TextFiles(FileSource):
         names = [file_name(address) for addresses in self.files().values() for address in addresses]
         return names[0] if len(names) == 1 else f"{len(names)} text files"
 
+    @property
+    def folder_name(self) -> str:
+        """See `TextSource`: how many files a pattern matches may change."""
+        first = self.patterns["files"][0]
+        return file_name(first if is_remote(first) else re.split(r"[*?[]", first)[0].rstrip(os.sep))
+
     def spec(self) -> dict[str, Any]:
         """See `TextSource`."""
         how = {"column": self.column, "separator": self.separator, "errors": self.errors}
@@ -79,13 +86,13 @@ class TextFiles(FileSource):
         text = checked_blocks(blocks(address), address, self.errors)
         return divide(text, self.separator.encode()) if self.separator else whole(text)
 
-    def size(self, address: str) -> int:
+    def known_size(self, address: str) -> int | None:
         """See `FileSource`."""
         as_it_lies = form(address) == (".txt", "") and not is_remote(address)
         if as_it_lies and self.separator is None and self.errors == "refuse":
             with complaints(address):
                 return os.path.getsize(address) + 1
-        return super().size(address)
+        return None
 
 
 def _patterns(setting: str, patterns: str | list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,15 @@ from numpy.typing import NDArray
 
 from ngpt_lab.data.corpora import SPLITS, Corpus
 from ngpt_lab.data.sources.source import Source
+from ngpt_lab.data.sources.stamps import changed_files, renewed_stamps, stamps
 from ngpt_lab.data.store.fields import Fields
 from ngpt_lab.data.store.lock import locked
 from ngpt_lab.data.store.manifest import check_sizes, starts_name
 from ngpt_lab.data.store.opening import open_folder
 from ngpt_lab.data.store.place import default_folder
-from ngpt_lab.data.store.stream import ShardedStream
+from ngpt_lab.data.store.stream import ShardedStream, check_starts
 from ngpt_lab.errors import InputError
-from ngpt_lab.files import atomic_file, write_atomically
+from ngpt_lab.files import atomic_file, reading, write_atomically
 
 if TYPE_CHECKING:
     from ngpt_lab.data.tokenizers import Tokenizer
@@ -82,6 +84,9 @@ class NanoGPTFiles(Source):
         """See `Source`."""
         refuse_tokenizer(tokenizer, self.folder)
         kept = self._kept(folder)
+        if (kept / SCAN).exists():
+            self._renew(kept)
+            return
         with locked(kept):
             if not (kept / SCAN).exists():
                 self._scan(kept)
@@ -95,7 +100,11 @@ class NanoGPTFiles(Source):
         scan.expect("vocab_size", self.vocab_size)
         if scan.content.get("separator") != self.separator:
             raise InputError(f"{kept} was made with another separator than {self.separator}: remove it to begin anew")
-        check_unchanged(parts, scan.object("files"), kept)
+        if changed := changed_files(addresses_of(parts), self._recorded(scan)):
+            raise InputError(
+                f"{changed}, so these are not the files that were looked through into {kept}: remove {kept} to look through "
+                "them anew, or restore them"
+            )
         documents = {split: scan.object("documents").count(split) for split in SPLITS}
         check_sizes(kept, {starts_name(split): 8 * count for split, count in documents.items()})
         train, validation, test = (self._stream(parts[split], kept / starts_name(split), documents[split]) for split in SPLITS)
@@ -112,7 +121,9 @@ class NanoGPTFiles(Source):
         )
 
     def _stream(self, part: Part, starts: Path, documents: int) -> ShardedStream:
-        return ShardedStream([part.path], part.tokens, "<u2", part.tokens, starts, documents, None, part.first)
+        check_starts(starts, documents, part.tokens)
+        shape = part.tokens, "<u2", self.vocab_size, part.tokens
+        return ShardedStream([part.path], *shape, starts, documents, None, part.first)
 
     def _kept(self, folder: Path | None) -> Path:
         if folder is not None:
@@ -132,7 +143,7 @@ class NanoGPTFiles(Source):
     def _scan(self, kept: Path) -> None:
         parts = self._parts()
         documents = {split: self._write_starts(parts[split], kept / starts_name(split)) for split in SPLITS}
-        files = {path.name: stamp(path) for path in {part.path for part in parts.values()}}
+        files = {Path(address).name: stamp for address, stamp in stamps(addresses_of(parts)).items()}
         digest = hashlib.sha256(f"{self.vocab_size} {self.separator}".encode())
         for split in SPLITS:
             part = parts[split]
@@ -145,6 +156,18 @@ class NanoGPTFiles(Source):
             "fingerprint": digest.hexdigest(),
         }
         write_atomically(kept / SCAN, json.dumps(found, indent=1) + "\n")
+
+    def _recorded(self, scan: Fields) -> dict[str, Any]:
+        """What the files were, by their paths."""
+        return {str(self.folder / name): stamp for name, stamp in scan.object("files").content.items()}
+
+    def _renew(self, kept: Path) -> None:
+        """Write down the times of files that have a new one and the same content, unless the folder can only be read."""
+        scan = Fields.of_file(kept / SCAN)
+        if renewed := renewed_stamps(addresses_of(self._parts()), self._recorded(scan)):
+            files = {Path(address).name: stamp for address, stamp in renewed.items()}
+            with suppress(InputError):
+                write_atomically(kept / SCAN, json.dumps({**scan.content, "files": files}, indent=1) + "\n")
 
     def _write_starts(self, part: Part, path: Path) -> int:
         count = 0
@@ -193,41 +216,12 @@ def count_tokens(path: Path) -> int:
 
 def blocks(part: Part) -> Iterator[tuple[int, NDArray[np.uint16]]]:
     """A split's tokens some at a time, each with the position of its first."""
-    with part.path.open("rb") as file:
+    with reading(part.path), part.path.open("rb") as file:
         file.seek(part.first * WIDTH)
         for first in range(0, part.tokens, BLOCK):
             yield first, np.frombuffer(file.read(WIDTH * min(BLOCK, part.tokens - first)), "<u2")
 
 
-def stamp(path: Path) -> dict[str, Any]:
-    """A file's size, time and SHA-256."""
-    found = path.stat()
-    with path.open("rb") as file:
-        return {
-            "size": found.st_size,
-            "mtime_ns": found.st_mtime_ns,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
-def check_unchanged(parts: dict[str, Part], recorded: Fields, kept: Path) -> None:
-    """Compare the files with what they were; contents are read only where a file's time has changed.
-
-    Raises:
-        InputError: one is another.
-    """
-    paths = {part.path.name: part.path for part in parts.values()}
-    same = paths.keys() == recorded.content.keys()
-    for name, path in paths.items() if same else ():
-        had, found = recorded.object(name), path.stat()
-        same = found.st_size == had.count("size") and (
-            found.st_mtime_ns == had.content.get("mtime_ns") or stamp(path)["sha256"] == had.sha256("sha256")
-        )
-        if not same:
-            break
-    if not same:
-        changed = ", ".join(map(str, sorted(paths.values())))
-        raise InputError(
-            f"{changed} are not the files that were looked through into {kept}: remove {kept} to look through them anew, or "
-            "restore them"
-        )
+def addresses_of(parts: dict[str, Part]) -> list[str]:
+    """The files of all splits."""
+    return sorted({str(part.path) for part in parts.values()})

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ngpt_lab.data.corpora import SPLITS
-from ngpt_lab.data.encoders import Encoder
+from ngpt_lab.data.encoders import TOKENIZER_JSON, Encoder
 from ngpt_lab.data.store.bar import Bar
 from ngpt_lab.data.store.encoding import Encoding
 from ngpt_lab.data.store.feed import Feed
-from ngpt_lab.data.store.fields import Fields
 from ngpt_lab.data.store.lines import read_lines, shares, write_lines
 from ngpt_lab.data.store.lock import locked
 from ngpt_lab.data.store.manifest import DTYPES, Manifest, TokenizerRecord, check_sizes, shard_name
 from ngpt_lab.data.store.opening import is_finished, open_store
-from ngpt_lab.data.store.place import SOURCE, check_source, record_source, store_folder
+from ngpt_lab.data.store.place import check_source, read_source, record_source, renew_source, store_folder
 from ngpt_lab.data.store.progress import PROGRESS, Progress, SplitProgress
 from ngpt_lab.data.store.workers import encoded
 from ngpt_lab.data.store.writing import write_split
@@ -70,6 +69,7 @@ def build(
                 check_free(folder)
                 Building(source, tokenizer, folder, processes, shard_tokens).run()
             shutil.rmtree(partial_of(folder), ignore_errors=True)
+    renew_source(source, folder)
     open_store(source, tokenizer, folder)
     return folder
 
@@ -85,8 +85,19 @@ class Building:
         self.path = self.partial / PROGRESS
 
     def run(self) -> None:
-        """Make what is missing."""
+        """Make what is missing; what is refused before any token was made leaves nothing."""
+        try:
+            self.make_all()
+        except InputError:
+            if not self.path.exists() or Progress.read(self.path).is_empty:
+                shutil.rmtree(self.partial, ignore_errors=True)
+            raise
+
+    def make_all(self) -> None:
+        """Begin or go on, to the end."""
         with writing(self.store):
+            if not self.path.exists():  # of another source or tokenizer, perhaps
+                shutil.rmtree(self.store, ignore_errors=True)
             self.store.mkdir(parents=True, exist_ok=True)
             for half in self.partial.rglob(".*.tmp"):  # another process was writing them when it was killed
                 half.unlink()
@@ -107,13 +118,23 @@ class Building:
         return encoder, progress
 
     def go_on(self) -> tuple[Encoder, Progress]:
-        """What another process has begun.
+        """What another process has begun; anew where that is something else, of which no token was made.
 
         Raises:
             InputError: it is damaged, or something else.
         """
-        check_source(self.source, self.tokenizer, Fields.of_file(self.store / SOURCE), self.partial)
         progress = Progress.read(self.path)
+        try:
+            return self.restore(progress), progress
+        except InputError:
+            if not progress.is_empty:
+                raise
+            (self.store / TOKENIZER_JSON).unlink(missing_ok=True)
+            return self.begin()
+
+    def restore(self, progress: Progress) -> Encoder:
+        """The encoder of what another process has begun; see `go_on`."""
+        check_source(self.source, self.tokenizer, read_source(self.store), self.partial)
         if progress.shard_tokens != self.shard_tokens:
             raise InputError(
                 f"{self.partial} holds an unfinished store with {progress.shard_tokens} tokens a shard: go on with as many, or "
@@ -123,14 +144,14 @@ class Building:
         if encoder.fingerprint != progress.encoder:
             raise InputError(f"the tokenizer in {self.store} is not the one its tokens are of: remove {self.partial}")
         self.check_shards(progress, DTYPES[encoder.dtype])
-        return encoder, progress
+        return encoder
 
     def check_shards(self, progress: Progress, width: int) -> None:
         """Refuse shards that are not as large as they were."""
         splits: dict[str, Any] = {**progress.done, **({progress.now.split: progress.now} if progress.now else {})}
         for split, found in splits.items():
             sizes = {shard_name(split, number): width * shard.tokens for number, shard in enumerate(found.shards)}
-            check_sizes(self.store, sizes)
+            check_sizes(self.store, sizes, self.partial)
 
     def make(self, split: str, bar: Bar) -> None:
         """Make what is missing of a split."""
@@ -138,6 +159,7 @@ class Building:
         if now is None or now.split != split:
             now = self.progress.now = SplitProgress(split)
         wanted = self.wanted() if split == "train" else None
+        total = self.source.expected(split)
         pieces = self.source.pieces(split, now.piece)
         with closing(encoded(pieces, Encoding(self.encoder, wanted), self.processes)) as batches:
             feed = Feed(batches, now, samples=wanted is None)
@@ -147,7 +169,7 @@ class Building:
                 now,
                 feed,
                 self.shard_tokens,
-                lambda size, tokens: bar.show(split, size, tokens),
+                lambda size, tokens: bar.show(split, size, tokens, total),
                 lambda: self.progress.write(self.path),
             )
         write_lines(self.lines(split), now.lines)

@@ -28,29 +28,33 @@ class Fields:
     content: dict[str, Any]
 
     @classmethod
-    def of_file(cls, path: Path) -> "Fields":
+    def of_file(cls, path: Path, largest: int = LARGEST_FILE) -> "Fields":
         """The object that a file holds.
+
+        Args:
+            path: the file.
+            largest: how many bytes it may have.
 
         Raises:
             InputError: it cannot be read, is absurdly large, or holds no object.
         """
         try:
-            if (size := path.stat().st_size) > LARGEST_FILE:
-                raise InputError(f"{path} has {size} bytes: no file of this kind is larger than {LARGEST_FILE}")
+            if (size := path.stat().st_size) > largest:
+                raise InputError(f"{path} has {size} bytes: no file of this kind is larger than {largest}")
             content = json.loads(path.read_bytes())
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} is damaged: it is not JSON") from error
+            raise InputError(f"{path} is damaged: it is not JSON; {remedy(path)}") from error
         if not isinstance(content, dict):
-            raise InputError(f"{path} is damaged: it holds no object")
+            raise InputError(f"{path} is damaged: it holds no object; {remedy(path)}")
         return cls(path, "", content)
 
     def refusal(self, why: str) -> InputError:
         """The error that says what is wrong with the file."""
-        return InputError(f"{self.path} is damaged or was written by another program: {why}")
+        return InputError(f"{self.path} is damaged or was written by another program: {why}; {remedy(self.path)}")
 
     def object(self, key: str) -> "Fields":
         """A field that is an object."""
@@ -103,3 +107,8 @@ class Fields:
         if not isinstance(found, kind):
             raise self.refusal(f"{self.where}{key} is not {called}")
         return found
+
+
+def remedy(path: Path) -> str:
+    """What to do about a file that is damaged."""
+    return f"restore it, or remove {path.parent} to begin anew"

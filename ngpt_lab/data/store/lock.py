@@ -19,8 +19,9 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: no lock can be written beside the folder.
     """
     path = folder.with_name(f".{folder.name}.lock")
-    with writing(path):
+    with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
         handle = take(path, folder)
     try:
         yield

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ngpt_lab.files import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+# Of no tokens.
+NOTHING = hashlib.sha256().hexdigest()
 DTYPES = {"uint16": 2, "uint32": 4}
 
 
@@ -44,6 +47,7 @@ class SplitRecord:
     bytes: int
     documents: int
     starts_sha256: str
+    tokens_sha256: str
     shards: tuple[ShardRecord, ...]
 
     @classmethod
@@ -52,12 +56,15 @@ class SplitRecord:
         shards = tuple(
             ShardRecord.read(each, shard_name(split, number)) for number, each in enumerate(fields.objects("shards"))
         )
-        record = cls(
-            fields.count("tokens"), fields.count("bytes"), fields.count("documents"), fields.sha256("starts_sha256"), shards
-        )
-        full = [shard_tokens] * (record.tokens // shard_tokens)
-        rest = record.tokens % shard_tokens
-        if [shard.tokens for shard in shards] != full + [rest] * (rest > 0) or record.documents > record.tokens:
+        # One shard holds all tokens, and has their sum.
+        whole = fields.sha256("tokens_sha256") if len(shards) > 1 else shards[0].sha256 if shards else NOTHING
+        counts = fields.count("tokens"), fields.count("bytes"), fields.count("documents")
+        record = cls(*counts, fields.sha256("starts_sha256"), whole, shards)
+        # Not a list of as many as there should be, which the file could say to be any number.
+        full = max(len(shards) - 1, 0)
+        fits = [shard.tokens for shard in shards[:full]] == [shard_tokens] * full
+        fits = fits and all(0 < shard.tokens <= shard_tokens for shard in shards[full:])
+        if not fits or sum(shard.tokens for shard in shards) != record.tokens or record.documents > record.tokens:
             raise fields.refusal(f"the shards of {split} do not add up to its {record.tokens} tokens")
         return record
 
@@ -97,11 +104,11 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the tokenizer's fingerprint and of every shard's split and SHA-256."""
+        """SHA-256 of the tokenizer's fingerprint and of each split's name and tokens, however they are cut into shards."""
         digest = hashlib.sha256(self.tokenizer.fingerprint.encode())
         for split in SPLITS:
-            for shard in self.splits[split].shards:
-                digest.update(f" {split} {shard.sha256}".encode())
+            if self.splits[split].tokens:
+                digest.update(f" {split} {self.splits[split].tokens_sha256}".encode())
         return digest.hexdigest()
 
     def sizes(self) -> dict[str, int]:
@@ -111,13 +118,6 @@ class Manifest:
         for split, record in self.splits.items():
             sizes |= {shard_name(split, number): width * shard.tokens for number, shard in enumerate(record.shards)}
         return sizes
-
-    def checksums(self) -> dict[str, str]:
-        """The SHA-256 of each of these files."""
-        checksums = {starts_name(split): record.starts_sha256 for split, record in self.splits.items()}
-        for split, record in self.splits.items():
-            checksums |= {shard_name(split, number): shard.sha256 for number, shard in enumerate(record.shards)}
-        return checksums
 
     def write(self, folder: Path) -> None:
         """Write manifest.json."""
@@ -158,20 +158,28 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def check_sizes(folder: Path, sizes: Mapping[str, int]) -> None:
+def check_sizes(folder: Path, sizes: Mapping[str, int], whole: Path | None = None) -> None:
     """Compare the sizes of files with what they should be.
 
+    Args:
+        folder: where they lie.
+        sizes: bytes of each.
+        whole: what the user would have to remove; the folder, where it is left out.
+
     Raises:
-        InputError: one is missing, or has another size.
+        InputError: one is missing, a link, or has another size.
     """
+    whole = whole or folder
     for name, size in sizes.items():
         path = folder / name
         try:
-            found = path.stat().st_size
+            found = path.lstat()
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): remove {folder} to tokenize it anew") from error
-        if found != size:
-            raise InputError(f"{path} has {found} bytes instead of {size}: remove {folder} to tokenize it anew")
+            raise InputError(f"{path} cannot be read ({error.strerror}): remove {whole} to tokenize it anew") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path} is no file of its own but leads elsewhere: remove {whole} to tokenize it anew")
+        if found.st_size != size:
+            raise InputError(f"{path} has {found.st_size} bytes instead of {size}: remove {whole} to tokenize it anew")
 
 
 def shard_name(split: str, number: int) -> str:

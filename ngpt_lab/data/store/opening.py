@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ngpt_lab.data.corpora import SPLITS, Corpus
 from ngpt_lab.data.encoders import TOKENIZER_JSON, ByteEncoder, file_fingerprint, read_tokenizer
-from ngpt_lab.data.store.fields import Fields
 from ngpt_lab.data.store.manifest import MANIFEST, Manifest, check_sizes, read_manifest, shard_name, starts_name
-from ngpt_lab.data.store.place import SOURCE, check_source, store_folder
-from ngpt_lab.data.store.stream import ShardedStream
+from ngpt_lab.data.store.place import check_source, read_source, store_folder
+from ngpt_lab.data.store.stream import ShardedStream, check_starts
+from ngpt_lab.data.store.sums import read_into
 from ngpt_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def open_store(source: "TextSource", tokenizer: "Tokenizer | None", folder: Path
     tokenizer = tokenizer or Bytes()
     folder = store_folder(source, tokenizer, folder)
     corpus = open_folder(folder)
-    check_source(source, tokenizer, Fields.of_file(folder / SOURCE), folder)
+    check_source(source, tokenizer, read_source(folder), folder)
     return corpus
 
 
@@ -48,7 +48,7 @@ def open_folder(folder: Path) -> Corpus:
         raise InputError(f"{folder} holds no tokens (no {MANIFEST}): make them with ngpt-lab tokenize")
     manifest = read_manifest(folder)
     check_sizes(folder, manifest.sizes())
-    source = Fields.of_file(folder / SOURCE)
+    source = read_source(folder)
     train, validation, test = (open_split(folder, manifest, split) for split in SPLITS)
     return Corpus(
         source=source.text("name"),
@@ -71,7 +71,11 @@ def open_split(folder: Path, manifest: Manifest, split: str) -> ShardedStream:
     shards = [folder / shard_name(split, number) for number in range(len(record.shards))]
     dtype = "<u2" if manifest.dtype == "uint16" else "<u4"
     starts = folder / starts_name(split)
-    return ShardedStream(shards, manifest.shard_tokens, dtype, record.tokens, starts, record.documents, record.bytes)
+    check_starts(starts, record.documents, record.tokens)
+    vocab_size = manifest.tokenizer.vocab_size
+    return ShardedStream(
+        shards, manifest.shard_tokens, dtype, vocab_size, record.tokens, starts, record.documents, record.bytes
+    )
 
 
 def verify(folder: Path, tell: Callable[[int], None] = lambda size: None) -> Manifest:
@@ -82,17 +86,30 @@ def verify(folder: Path, tell: Callable[[int], None] = lambda size: None) -> Man
     """
     manifest = read_manifest(folder)
     check_sizes(folder, sizes := manifest.sizes())
-    for name, expected in manifest.checksums().items():
-        try:
-            with (folder / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{folder / name} cannot be read: {error.strerror}") from error
-        if found != expected:
-            raise InputError(f"{folder / name} is damaged (its checksum differs): remove {folder} to tokenize it anew")
-        tell(sizes[name])
+    for split, record in manifest.splits.items():
+        check_sum(folder / starts_name(split), record.starts_sha256)
+        whole = hashlib.sha256()
+        for number, shard in enumerate(record.shards):
+            path = folder / shard_name(split, number)
+            check_sum(path, shard.sha256, *([whole] if len(record.shards) > 1 else []))
+            tell(sizes[path.name])
+        if len(record.shards) > 1 and whole.hexdigest() != record.tokens_sha256:
+            raise InputError(f"{folder / MANIFEST} is damaged (its checksum of {split} differs): remove {folder}")
+        tell(sizes[starts_name(split)])
     check_tokenizer(folder, manifest)
     return manifest
+
+
+def check_sum(path: Path, expected: str, *others: Any) -> None:
+    """Compare a file's SHA-256 with what it should be; `others` are given its bytes too.
+
+    Raises:
+        InputError: it is another.
+    """
+    digest = hashlib.sha256()
+    read_into(path, digest, *others)
+    if digest.hexdigest() != expected:
+        raise InputError(f"{path} is damaged (its checksum differs): remove {path.parent} to tokenize it anew")
 
 
 def check_tokenizer(folder: Path, manifest: Manifest) -> None:

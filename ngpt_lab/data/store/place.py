@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ngpt_lab.data.tokenizers import Tokenizer
 
 SOURCE = "source.json"
+# It has an entry for each file of text, of about 200 bytes.
+LARGEST_SOURCE = 2**30
 
 
 def default_folder(name: str, spec: Mapping[str, Any]) -> Path:
@@ -31,11 +34,15 @@ def store_folder(source: "TextSource", tokenizer: "Tokenizer", folder: Path | No
     """Where the tokens of a source lie."""
     if folder is not None:
         return folder.expanduser().absolute()
-    return default_folder(source.name, {"source": source.spec(), "tokenizer": tokenizer.spec()})
+    return default_folder(source.folder_name, {"source": source.spec(), "tokenizer": tokenizer.spec()})
 
 
 def record_source(source: "TextSource", tokenizer: "Tokenizer", folder: Path) -> None:
-    """Write down what tokens are made from."""
+    """Write down what tokens are made from.
+
+    Raises:
+        InputError: the source has too many files.
+    """
     record = {
         "name": source.name,
         "python": source.python,
@@ -43,7 +50,41 @@ def record_source(source: "TextSource", tokenizer: "Tokenizer", folder: Path) ->
         "tokenizer": tokenizer.spec(),
         "state": source.state(),
     }
-    write_atomically(folder / SOURCE, json.dumps(record, indent=1) + "\n")
+    write_source(folder, record)
+
+
+def write_source(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write source.json.
+
+    Raises:
+        InputError: it would be larger than what is read.
+    """
+    content = (json.dumps(record, indent=1) + "\n").encode()
+    if len(content) > LARGEST_SOURCE:
+        raise InputError(
+            f"{record['name']} has too many files: a list of them would have {len(content)} bytes, of which {LARGEST_SOURCE} "
+            "can be read; join them into fewer"
+        )
+    write_atomically(folder / SOURCE, content)
+
+
+def read_source(folder: Path) -> Fields:
+    """What `record_source` wrote.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    return Fields.of_file(folder / SOURCE, LARGEST_SOURCE)
+
+
+def renew_source(source: "TextSource", folder: Path) -> None:
+    """Write down the times of files that have a new one and the same text, unless the folder can only be read."""
+    recorded = read_source(folder)
+    if recorded.content.get("spec") != json.loads(json.dumps(source.spec())):
+        return
+    if state := source.renewed(recorded.object("state").content):
+        with suppress(InputError):
+            write_source(folder, {**recorded.content, "state": state})
 
 
 def check_source(source: "TextSource", tokenizer: "Tokenizer", recorded: Fields, folder: Path) -> None:

@@ -82,6 +82,11 @@ class Progress:
     done: dict[str, SplitRecord] = field(default_factory=dict)
     now: SplitProgress | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no tokens have been made."""
+        return not self.done and (self.now is None or not self.now.shards)
+
     @classmethod
     def read(cls, path: Path) -> "Progress":
         """From its file.

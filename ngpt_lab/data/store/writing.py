@@ -9,7 +9,8 @@ import numpy as np
 from ngpt_lab.data.store.feed import Feed
 from ngpt_lab.data.store.manifest import ShardRecord, SplitRecord, shard_name, starts_name
 from ngpt_lab.data.store.progress import SplitProgress
-from ngpt_lab.files import atomic_file, write_atomically
+from ngpt_lab.data.store.sums import read_into
+from ngpt_lab.files import atomic_file, reading, write_atomically
 
 BLOCK = 2**20
 
@@ -38,9 +39,8 @@ def write_split(
         feed.settle()
         save()
     feed.settle()
-    return SplitRecord(
-        progress.tokens, progress.size, progress.documents, join_starts(store, begun, progress), tuple(progress.shards)
-    )
+    counts = progress.tokens, progress.size, progress.documents
+    return SplitRecord(*counts, join_starts(store, begun, progress), tokens_sha256(store, progress), tuple(progress.shards))
 
 
 def write_shard(
@@ -68,12 +68,26 @@ def write_shard(
     return count == size
 
 
+def tokens_sha256(store: Path, progress: SplitProgress) -> str:
+    """The SHA-256 of a split's tokens, whatever the size of a shard.
+
+    A digest that is half done cannot be kept for the process that goes on, so several shards are read once more.
+    """
+    if len(progress.shards) == 1:
+        return progress.shards[0].sha256
+    whole = hashlib.sha256()
+    for number in range(len(progress.shards)):
+        read_into(store / shard_name(progress.split, number), whole)
+    return whole.hexdigest()
+
+
 def join_starts(store: Path, begun: Path, progress: SplitProgress) -> str:
     """Write where the split's documents begin, which was kept shard by shard, into one file; its SHA-256."""
     digest = hashlib.sha256()
     with atomic_file(store / starts_name(progress.split)) as file:
         for number in range(len(progress.shards)):
-            with (begun / f"{shard_name(progress.split, number)}.starts").open("rb") as part:
+            path = begun / f"{shard_name(progress.split, number)}.starts"
+            with reading(path), path.open("rb") as part:
                 while block := part.read(BLOCK):
                     file.write(block)
                     digest.update(block)

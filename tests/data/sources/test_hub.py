@@ -154,3 +154,68 @@ def test_a_local_dataset_is_known_by_its_files(folder):
     assert source.changed(state) is None
     (folder / "README.md").write_text("other")
     assert source.changed(state) == f"{folder / 'README.md'} has changed"
+
+
+ELSEWHERE = ["/etc/pass*", "../private/*", "data/../../private/*", "http://host/x.parquet", "file:/etc/passwd", "~/x", "C:/x"]
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+@pytest.mark.parametrize("card", ["README.md", ".huggingface.yaml"])
+def test_a_card_that_leads_out_of_its_folder_is_refused_before_anything_is_read(folder, monkeypatch, place, card):
+    (folder / "README.md").unlink()
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    for files in (f"'{place}'", f"{{train: [data/*, '{place}']}}", f"[{{split: train, path: '{place}'}}]"):
+        content = f"configs:\n- config_name: one\n  data_files: {files}\n"
+        (folder / card).write_text(f"---\n{content}---\n" if card == "README.md" else content)
+        with pytest.raises(InputError, match=rf"{card} names '.*', which does not lie in its folder"):
+            list(HubDataset(str(folder), "one").pieces("train"))
+
+
+def test_a_zero_byte_is_replaced_when_asked(tmp_path, kit):
+    (tmp_path / "zero").mkdir()
+    pq.write_table(pa.table({"text": ["a", "b\0c"]}), tmp_path / "zero" / "train.parquet")
+    for errors in ("refuse", "replace"):
+        source = HubDataset(str(tmp_path / "zero"), validation="train", test="train", errors=errors)
+        if errors == "replace":
+            assert kit.joined(source.pieces("train")) == [b"a", "b\ufffdc".encode()]
+        else:
+            with pytest.raises(InputError, match=r"byte 1 of it is zero \(errors: replace"):
+                list(source.pieces("train"))
+
+
+def test_all_splits_are_read_at_the_commit_that_is_recorded(folder, monkeypatch):
+    class Info:
+        def __init__(self, sha):
+            self.sha = sha
+
+    commits, read, load = iter("abc"), [], datasets.load_dataset
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, **__: Info(next(commits)))
+
+    def here(path, *rest, revision, **named):
+        read.append(revision)
+        return load(str(folder), *rest, **named)
+
+    monkeypatch.setattr(datasets, "load_dataset", here)
+    source = HubDataset("owner/things", "one", held_out=2)
+    recorded = source.state()
+    for split in ("test", "validation", "train"):
+        list(source.pieces(split))
+    assert (recorded, read) == ({"revision": "a"}, ["a"] * 3)
+    assert source.changed(recorded) is None
+    assert "is at b" in HubDataset("owner/things", "one").changed(recorded)
+
+
+def test_without_the_hub_what_was_downloaded_is_read(folder, monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("Couldn't reach the Hub")
+
+    read, load = [], datasets.load_dataset
+    monkeypatch.setattr(HfApi, "dataset_info", unreachable)
+
+    def here(path, *rest, revision, **named):
+        read.append(revision)
+        return load(str(folder), *rest, **named)
+
+    monkeypatch.setattr(datasets, "load_dataset", here)
+    assert list(HubDataset("owner/things", "one", revision="v1", held_out=2).pieces("test"))
+    assert read == ["v1"]

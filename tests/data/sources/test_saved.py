@@ -68,3 +68,12 @@ def test_what_is_no_whole_saved_dataset_is_refused_by_name(tmp_path, dataset):
     ]:
         with pytest.raises(InputError, match=complaint):
             list(SavedDataset(str(tmp_path / name), **arguments).pieces("train"))
+
+
+def test_a_zero_byte_is_replaced_when_asked(tmp_path, kit):
+    saved = str(tmp_path / "saved")
+    parts = {name: datasets.Dataset.from_dict({"text": ["a", "b\0c"]}) for name in ("train", "validation", "test")}
+    datasets.DatasetDict(parts).save_to_disk(saved)
+    with pytest.raises(InputError, match=r"row 2, is not text: byte 1 of it is zero \(errors: replace"):
+        list(SavedDataset(saved).pieces("train"))
+    assert kit.joined(SavedDataset(saved, errors="replace").pieces("train")) == [b"a", "b\ufffdc".encode()]

@@ -133,6 +133,14 @@ def test_a_row_of_a_table_and_half_a_character_in_json_are_replaced_when_asked(t
     assert kit.joined(source.pieces("train")) == ["caf\ufffd".encode(), "\U0001f642 \ufffd".encode()]
 
 
+@pytest.mark.parametrize("kind", [".txt", ".jsonl", ".csv", ".parquet", ".arrow"])
+def test_a_zero_byte_is_replaced_when_asked(tmp_path, kit, kind):
+    path = tmp_path / f"a{kind}"
+    path.write_bytes(kit.content[kind](["caf\0 au\0 lait"]))
+    source = TextFiles(str(path), validation=str(path), errors="replace")
+    assert kit.joined(source.pieces("train")) == ["caf\ufffd au\ufffd lait".encode()]
+
+
 def broken(kit):
     """Every bad file: its name, its content, and what is said of it."""
     good = {kind: content(["some text", "and more text"] * 50) for kind, content in kit.content.items()}

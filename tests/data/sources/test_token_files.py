@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ngpt_lab.data import store
-from ngpt_lab.data.sources import token_files
+from ngpt_lab.data.sources import stamps, token_files
 from ngpt_lab.data.sources.token_files import NanoGPTFiles, TokenStore
 from ngpt_lab.data.tokenizers import Bytes
 from ngpt_lab.errors import InputError
@@ -126,3 +126,36 @@ def test_a_store_is_read_as_it_is_without_its_text(tmp_path):
         source.open(None, tmp_path / "elsewhere")
     with pytest.raises(InputError, match="elsewhere holds no tokens"):
         TokenStore(str(tmp_path / "elsewhere")).prepare(None, None, 1)
+
+
+def test_what_is_looked_through_is_prepared_without_a_lock_and_a_copy_is_read_once(nano, monkeypatch):
+    source, kept = nano()
+    opened(source, kept)
+    os.utime(source.folder / "val.bin", ns=(1, 1))
+    monkeypatch.setattr(token_files, "locked", None)
+    hashed, sha256 = [], stamps._sha256
+    monkeypatch.setattr(stamps, "_sha256", lambda address: hashed.append(address) or sha256(address))
+    source.prepare(None, kept, 1)
+    source.open(None, kept)
+    assert hashed == [str(source.folder / "val.bin")]
+
+
+def test_a_copy_is_opened_where_nothing_can_be_written(nano, monkeypatch):
+    def refuse(*_):
+        raise InputError("cannot be written")
+
+    source, kept = nano()
+    opened(source, kept)
+    os.utime(source.folder / "val.bin", ns=(1, 1))
+    monkeypatch.setattr(token_files, "write_atomically", refuse)
+    assert opened(source, kept).train
+
+
+def test_a_token_that_is_no_longer_below_the_vocabulary_is_refused_where_it_is_read(nano):
+    source, kept = nano()
+    corpus = opened(source, kept)
+    status = os.stat(source.folder / "val.bin")
+    nano(val=[9, 5, 6, 9, 7, 88, 9])
+    os.utime(source.folder / "val.bin", ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(InputError, match=r"val\.bin is damaged: token 5 is 88, and every one is below 10"):
+        tokens(corpus.test)

@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 
 import numpy as np
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngpt_lab.data import store
+from ngpt_lab.data.sources import stamps
+from ngpt_lab.data.sources.mixture import Mixture
+from ngpt_lab.data.sources.text_files import TextFiles
+from ngpt_lab.data.store import place
 from ngpt_lab.data.store.manifest import MANIFEST, read_manifest
 from ngpt_lab.data.tokenizers import BPE
 from ngpt_lab.errors import InputError
@@ -104,7 +109,8 @@ FIRST = ("splits", "train", "shards", 0)
         ((*FIRST, "tokens"), 1e3),
         ((*FIRST, "tokens"), True),
         ((*FIRST, "sha256"), "x" * 64),
-        ((*FIRST, "sha256"), "0" * 64),
+        (("splits", "train", "tokens_sha256"), "0" * 64),
+        (("splits", "train", "tokens_sha256"), None),
         (("splits", "train", "tokens"), 10**400),
         (("splits", "train", "documents"), 2**52),
         (("splits", "train", "shards"), [[]]),
@@ -175,3 +181,117 @@ def test_whatever_a_field_of_a_manifest_becomes_it_is_read_as_it_was_or_refused(
     assert {"documents", "bytes", "starts_sha256", "name", "vocab_size", "separator"} >= {last} or (
         read == read_manifest(valid) or above == ["shared_share"] or last == "shared_share"
     )
+
+
+def test_starts_that_are_not_those_of_documents_are_refused_at_open(made):
+    path = made / "train.starts"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(InputError, match=r"train\.starts is damaged"):
+        store.open_folder(made)
+
+
+def test_a_damaged_token_ends_reading_with_the_name_of_its_file(made):
+    path = made / "train-00001.bin"
+    content = bytearray(path.read_bytes())
+    content[7] = 0xFF
+    path.write_bytes(content)
+    train = store.open_folder(made).train
+    with pytest.raises(InputError, match=r"train-00001\.bin is damaged: token 3 is 65\d+, and every one is below 300"):
+        train.windows(np.array([4990]), 100)
+
+
+@pytest.mark.parametrize("name", ["train-00001.bin", "test.starts"])
+def test_a_file_of_a_store_that_leads_elsewhere_is_refused(made, tmp_path, name):
+    (made / name).rename(tmp_path / "secret")
+    (made / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match=rf"{name} is no file of its own but leads elsewhere"):
+        store.open_folder(made)
+
+
+def test_a_checksum_of_the_manifest_that_is_not_its_files_is_found_by_verify(made):
+    edit(made, lambda content: hostile(content, (*FIRST, "sha256"), "0" * 64))
+    with pytest.raises(InputError, match=r"train-00000\.bin is damaged"):
+        store.verify(made)
+
+
+def test_shards_in_another_order_than_that_of_the_fingerprint_are_found_by_verify(made):
+    def exchange(content):
+        shards = content["splits"]["train"]["shards"]
+        shards[0]["sha256"], shards[1]["sha256"] = shards[1]["sha256"], shards[0]["sha256"]
+
+    edit(made, exchange)
+    first, second = made / "train-00000.bin", made / "train-00001.bin"
+    for path, content in zip((first, second), (second.read_bytes(), first.read_bytes()), strict=True):
+        path.write_bytes(content)
+    store.open_folder(made)
+    with pytest.raises(InputError, match=r"manifest\.json is damaged \(its checksum of train differs\)"):
+        store.verify(made)
+
+
+def test_the_fingerprint_is_that_of_the_tokens_however_they_are_cut_into_shards(made, sample, documents, tmp_path):
+    fingerprint = store.verify(made).fingerprint
+    for size in (2**26, 4999, 1000):
+        assert store.verify(store.build(sample, BPE(300), tmp_path / str(size), 1, size)).fingerprint == fingerprint
+    other = documents(**{**sample.splits, "test": sample.splits["test"][1:]})
+    assert read_manifest(store.build(other, BPE(300), tmp_path / "other", 1, 5000)).fingerprint != fingerprint
+
+
+def test_a_list_of_more_files_than_can_be_read_is_refused_before_anything_is_made(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(place, "LARGEST_SOURCE", 1000)
+    sample.mark = "x" * 900
+    with pytest.raises(InputError, match=r"documents has too many files: a list of them would have \d+ bytes"):
+        store.build(sample, None, tmp_path / "a")
+    assert not sample.reads
+    assert not list(tmp_path.iterdir())
+    sample.mark = "x" * 500
+    assert store.build(sample, None, tmp_path / "a")
+
+
+def test_a_text_that_was_copied_is_read_once_more_and_never_again(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"text {name} " * 99)
+    files = TextFiles([str(tmp_path / "a.txt"), str(tmp_path / "b.txt")])
+    source = Mixture([files, TextFiles(str(tmp_path / "b.txt"))], [1, 1])
+    folder = store.build(source, None, tmp_path / "store")
+    os.utime(tmp_path / "b.txt", ns=(1, 1))
+    hashed, sha256 = [], stamps._sha256
+    monkeypatch.setattr(stamps, "_sha256", lambda address: hashed.append(address) or sha256(address))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    store.build(source, None, folder)
+    assert hashed == [str(tmp_path / "b.txt")] * 2  # once for each of the two sources that read it
+    hashed.clear()
+    store.open_store(source, None, folder)
+    assert not hashed
+    assert {path.name for path in folder.iterdir() if path.read_bytes() != before[path.name]} == {"source.json"}
+    (tmp_path / "b.txt").write_text("other b " * 99)
+    os.utime(tmp_path / "b.txt", ns=(2, 2))
+    with pytest.raises(InputError, match=r"b\.txt has changed"):
+        store.build(source, None, folder)
+
+
+def test_a_store_that_can_only_be_read_opens_where_its_text_was_copied(tmp_path, monkeypatch):
+    text = tmp_path / "a.txt"
+    text.write_text("text " * 99)
+    folder = store.build(TextFiles(str(text)), None, tmp_path / "store")
+    os.utime(text, ns=(1, 1))
+
+    def refuse(*_):
+        raise InputError("cannot be written")
+
+    monkeypatch.setattr(place, "write_atomically", refuse)
+    assert store.build(TextFiles(str(text)), None, folder) == folder
+
+
+def test_a_file_more_for_a_pattern_is_told_as_a_change_and_goes_to_no_other_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NGPT_LAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.txt").write_text("text " * 99)
+    files = TextFiles(str(tmp_path / "books" / "*.txt"))
+    mixed = Mixture([files, TextFiles(str(tmp_path / "books" / "a.txt"))], [1, 1])
+    assert store.build(files).name.startswith("books-")
+    store.build(mixed)
+    for name in "bcd":
+        (tmp_path / "books" / f"{name}.txt").write_text("more " * 99)
+    for source in (files, mixed):
+        with pytest.raises(InputError, match=r"has changed since .*b\.txt is new"):
+            store.build(source)

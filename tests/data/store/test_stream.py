@@ -1,4 +1,5 @@
 import pickle
+import resource
 import tempfile
 from pathlib import Path
 
@@ -8,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngpt_lab.data.store import stream as module
-from ngpt_lab.data.store.stream import ShardedStream
+from ngpt_lab.data.store.stream import ShardedStream, check_starts
+from ngpt_lab.errors import InputError
 
 
-def written(folder, tokens, starts, shard_tokens, dtype="<u2", skip=0):
+def written(folder, tokens, starts, shard_tokens, dtype="<u2", skip=0, vocab_size=2**32):
     shards = []
     for first in range(0, len(tokens), shard_tokens):
         shards.append(Path(folder, f"{first}.bin"))
@@ -19,7 +21,7 @@ def written(folder, tokens, starts, shard_tokens, dtype="<u2", skip=0):
         shards[-1].write_bytes(part.astype(dtype).tobytes())
     begins = Path(folder, "starts")
     begins.write_bytes(np.array(starts, "<i8").tobytes())
-    return ShardedStream(shards, shard_tokens, dtype, len(tokens), begins, len(starts), None, skip)
+    return ShardedStream(shards, shard_tokens, dtype, vocab_size, len(tokens), begins, len(starts), None, skip)
 
 
 @st.composite
@@ -53,7 +55,7 @@ def test_ids_above_65536_and_a_stream_that_begins_inside_a_file(tmp_path):
 
 
 def test_more_shards_than_files_that_a_process_may_hold_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAPS", 3)
+    monkeypatch.setattr(module, "most_maps", lambda: 3)
     opened = []
     monkeypatch.setattr(module, "mapped", lambda path, *rest: opened.append(path) or original(path, *rest))
     stream = written(tmp_path, np.arange(40), [0], 2)
@@ -70,3 +72,34 @@ def test_a_window_beyond_the_stream_is_an_error_and_not_other_tokens(tmp_path, s
     stream = written(tmp_path, np.arange(4), [0], 2)
     with pytest.raises(IndexError, match="beyond a stream of 4"):
         stream.windows(np.array([0, start]), 2)
+
+
+def test_as_many_maps_are_kept_as_the_process_may_hold_files_open_fourfold(tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (40, 40))
+    opened = []
+    monkeypatch.setattr(module, "mapped", lambda path, *rest: opened.append(path) or original(path, *rest))
+    stream = written(tmp_path, np.arange(10), [0], 1)
+    for _ in range(3):
+        stream.windows(np.array([0]), 10)
+    assert len(opened) == 10
+
+
+@pytest.mark.parametrize(("skip", "shard", "at"), [(0, 3, 1), (5, 0, 12)])
+def test_a_token_beyond_the_vocabulary_is_refused_with_its_file_and_place(tmp_path, skip, shard, at):
+    tokens = np.arange(20) % 4
+    tokens[7] = 4
+    stream = written(tmp_path, tokens, [0], 20 if skip else 2, skip=skip, vocab_size=4)
+    assert len(stream.windows(np.array([0, 12, 8]), 7)) == 3
+    with pytest.raises(InputError, match=rf"{2 * shard}\.bin is damaged: token {at} is 4, and every one is below 4"):
+        stream.windows(np.array([9, 3, 0]), 6)
+
+
+@pytest.mark.parametrize("block", [2, 2**20])
+@pytest.mark.parametrize("starts", [[], [1, 3], [0, 3, 3, 5], [0, 3, 5, 4, 8], [0, 2, 4, 9], [0, 1, 2, 3, -1]])
+def test_starts_that_do_not_ascend_from_the_first_token_to_the_last_are_refused(tmp_path, monkeypatch, starts, block):
+    monkeypatch.setattr(module, "BLOCK", block)
+    for name, values in {"right": [0, 2, 3, 5, 8], "wrong": starts}.items():
+        (tmp_path / name).write_bytes(np.array(values, "<i8").tobytes())
+    check_starts(tmp_path / "right", 5, 9)
+    with pytest.raises(InputError, match="wrong is damaged: it does not say where documents of 9 tokens begin"):
+        check_starts(tmp_path / "wrong", len(starts), 9)
