@@ -101,9 +101,8 @@ class CLI(LightningCLI):
             raise told_by(error) or InputError(told_of) from None
 
     def clean_up(self) -> None:
-        """Take away the folder of a run that was refused before it began, if it is this run that made it."""
-        continuation = vars(self).get("continuation")
-        if self.fresh and not (continuation and continuation.begun):
+        """Take away the folder of a run that was refused before it left anything, if it is this run that made it."""
+        if self.fresh:
             remove(self.folder)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

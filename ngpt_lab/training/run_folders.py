@@ -156,6 +156,6 @@ def clear(folder: Path) -> None:
 
 @rank_zero_only
 def remove(folder: Path) -> None:
-    """Take away the folder of a run that was refused before it began, unless it holds what tells of training."""
+    """Take away the folder of a run that was refused, unless it holds what tells of training."""
     if not (step_files(folder) or (folder / INCIDENTS).exists() or (folder / "metrics.jsonl").exists()):
         shutil.rmtree(folder, ignore_errors=True)

@@ -130,7 +130,7 @@ def test_a_hostile_manifest_is_one_sentence(made, path, value):
     edit(made, lambda content: hostile(content, path, value))
     with pytest.raises(InputError, match=r"manifest\.json is damaged") as refused:
         store.open_folder(made)
-    assert len(str(refused.value)) < 400
+    assert len(str(refused.value).replace(str(made), "")) < 300
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 10**6, b'{"format": 1}'])
