@@ -57,21 +57,15 @@ def batches(pieces: Iterable["Piece"]) -> Iterator[list["Piece"]]:
 
 
 def in_parallel(waiting: Iterable[list["Piece"]], encoding: Encoding, processes: int) -> Generator[Encoded, None, None]:
-    """Batches as tokens; at most four for each process are under way."""
+    """Batches as tokens; at most two for each process are under way."""
     # Not forked: a fork copies the locks of torch's threads, but not the threads that would open them.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _begin, (encoding,))
     running: deque[Future[Encoded]] = deque()
     try:
         for batch in waiting:
-            if len(running) < 2 * processes:
-                running.append(pool.submit(_encode, batch))
-            elif running[0].done():
-                yield running.popleft().result()
-                running.append(pool.submit(_encode, batch))
-            else:  # as while the processes start: this one helps, rather than wait
-                running.append(here(encoding, batch))
-            if len(running) >= 4 * processes:
+            running.append(pool.submit(_encode, batch))
+            if len(running) >= 2 * processes:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -82,13 +76,6 @@ def in_parallel(waiting: Iterable[list["Piece"]], encoding: Encoding, processes:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def here(encoding: Encoding, batch: list["Piece"]) -> "Future[Encoded]":
-    """A batch that this process has encoded itself."""
-    done: Future[Encoded] = Future()
-    done.set_result(encoding(batch))
-    return done
 
 
 def _begin(encoding: Encoding) -> None:
