@@ -57,7 +57,7 @@ class Tells(Callback):
 
     def watch_tokenizing(self) -> None:
         """A store that is begun, a shard, the end of a split, and the end of the store."""
-        workers.ALONE_BYTES, workers.BATCH_BYTES, workers.BATCH_PIECES = 10_000, 5_000, 100
+        workers.ALONE_SECONDS, workers.BATCH_BYTES, workers.BATCH_PIECES = 0, 5_000, 100
         building.build.__defaults__ = (*(building.build.__defaults__ or ())[:-1], SHARD_TOKENS)
         for home, name in [
             (building.Building, "begin"),

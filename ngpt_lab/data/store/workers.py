@@ -3,13 +3,16 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ngpt_lab.data.store.encoding import Encoded, Encoding
 from ngpt_lab.errors import InputError
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
 BATCH_BYTES = 2**20
 # A document of a few words costs more than its bytes.
 BATCH_PIECES = 2**13
-# Processes start in seconds, in which one alone encodes some megabytes.
-ALONE_BYTES = 2**21
+# Starting processes costs most of a second: what this one encodes at once needs none.
+ALONE_SECONDS = 0.25
 
 _encoding: Encoding
 
@@ -33,13 +36,15 @@ def encoded(pieces: Iterable["Piece"], encoding: Encoding, processes: int) -> Ge
         InputError: a process died.
     """
     waiting = batches(pieces)
-    alone = 0
+    alone = 0.0
     for batch in waiting:
-        if processes > 1 and alone >= ALONE_BYTES:
+        if processes > 1 and alone >= ALONE_SECONDS:
             yield from in_parallel(chain([batch], waiting), encoding, processes)
             return
-        yield encoding(batch)
-        alone += sum(len(piece.text) for piece in batch)
+        start = time.perf_counter()
+        done = encoding(batch)
+        alone += time.perf_counter() - start
+        yield done
 
 
 def batches(pieces: Iterable["Piece"]) -> Iterator[list["Piece"]]:
@@ -64,7 +69,8 @@ def in_parallel(waiting: Iterable[list["Piece"]], encoding: Encoding, processes:
     running: deque[Future[Encoded]] = deque()
     try:
         for batch in waiting:
-            running.append(pool.submit(_encode, batch))
+            with nameless_main():
+                running.append(pool.submit(_encode, batch))
             if len(running) >= 2 * processes:
                 yield running.popleft().result()
         while running:
@@ -76,6 +82,19 @@ def in_parallel(waiting: Iterable[list["Piece"]], encoding: Encoding, processes:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def nameless_main() -> Iterator[None]:
+    """Processes that start within do not import the script that runs: without a guard it would begin anew in each."""
+    main = sys.modules["__main__"].__dict__
+    before: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main["__spec__"] = None  # what multiprocessing would tell them to import
+    main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main.update(before)
 
 
 def _begin(encoding: Encoding) -> None:
