@@ -102,7 +102,8 @@ class CLI(LightningCLI):
 
     def clean_up(self) -> None:
         """Take away the folder of a run that was refused before it left anything, if it is this run that made it."""
-        if self.fresh:
+        trainer = vars(self).get("trainer")
+        if self.fresh and not (trainer and trainer.global_step):
             remove(self.folder)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
