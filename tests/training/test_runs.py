@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ngpt_lab.cli import main
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.cli import CLI
 from ngpt_lab.training.metrics_file import METRICS, STATISTICS
@@ -20,6 +19,7 @@ from ngpt_lab.training.telemetry import step_loss
 
 Fit = Callable[..., Path]
 Readers = dict[str, Callable[[Path], Any]]
+Refused = Callable[[list[str]], str]
 
 
 @pytest.mark.parametrize("model", ["ngpt", "nemotron"])
@@ -195,26 +195,15 @@ def test_no_clipping_is_no_clipping(fit: Fit, read: Readers) -> None:
     assert [row["train/clipped_share"] for row in read["rows"](zero) if "train/loss" in row] == [0] * 12
 
 
-def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """The one sentence a command ends with."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert told[-1].startswith("ngpt-lab: ")
-    assert not any("Traceback" in line for line in told)
-    return told[-1]
-
-
-def test_a_folder_in_use_is_refused_and_left_as_it_was(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_in_use_is_refused_and_left_as_it_was(fit: Fit, refused: Refused) -> None:
     folder = fit("nemotron")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    told = refused(capsys, ["fit", "-c", str(folder / "config.yaml"), f"--trainer.default_root_dir={folder}"])
+    told = refused(["fit", "-c", str(folder / "config.yaml"), f"--trainer.default_root_dir={folder}"])
     assert f"{folder} is in use" in told
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_wrong_input_is_told_in_one_sentence(fit: Fit, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_wrong_input_is_told_in_one_sentence(fit: Fit, refused: Refused, tmp_path: Path) -> None:
     config = ["fit", "-c", str(fit("nemotron") / "config.yaml"), f"--trainer.default_root_dir={tmp_path / 'new'}"]
     cases = {
         "there is no checkpoint": ["--ckpt_path=last"],
@@ -233,12 +222,12 @@ def test_wrong_input_is_told_in_one_sentence(fit: Fit, capsys: pytest.CaptureFix
     if torch.cuda.is_available():
         del cases["gpu"]
     for expected, more in cases.items():
-        assert expected in refused(capsys, [*config, *more])
+        assert expected in refused([*config, *more])
         assert not (tmp_path / "new").exists()
 
 
-def test_random_weights_are_not_evaluated(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "name a checkpoint" in refused(capsys, ["validate", "-c", str(fit("nemotron") / "config.yaml")])
+def test_random_weights_are_not_evaluated(fit: Fit, refused: Refused) -> None:
+    assert "name a checkpoint" in refused(["validate", "-c", str(fit("nemotron") / "config.yaml")])
 
 
 def test_a_recorded_config_runs_again_as_it_is(
