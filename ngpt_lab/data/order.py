@@ -98,8 +98,3 @@ def evenly_spaced(available: int, at_most: int) -> NDArray[np.int64]:
     """Up to `at_most` of the numbers below `available`, spread evenly, ascending."""
     count = min(at_most, available)
     return np.arange(count) * available // max(count, 1)
-
-
-def evenly_spaced_starts(length: int, seq_len: int, at_most: int) -> NDArray[np.int64]:
-    """Where up to `at_most` windows begin: spread evenly over a stream of `length` tokens, without overlap."""
-    return evenly_spaced((length - 1) // seq_len, at_most) * seq_len

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from ngpt_lab.data.order import BLOCK, Permutation, WindowOrder, evenly_spaced, evenly_spaced_starts, scatter
+from ngpt_lab.data.order import BLOCK, Permutation, WindowOrder, evenly_spaced, scatter
 
 texts = st.text(max_size=5)
 SEEDS = 3000
@@ -130,8 +130,8 @@ def test_evenly_spaced_numbers_are_spread_over_all(available, at_most):
 
 
 def test_evenly_spaced_windows_do_not_overlap_and_end_in_the_stream():
-    starts = evenly_spaced_starts(1001, 10, 64)
+    starts = 10 * evenly_spaced(100, 64)
     assert len(starts) == 64
     assert np.diff(starts).min() >= 10
     assert starts[-1] + 10 < 1001
-    assert evenly_spaced_starts(1001, 10, 1000)[-1] + 10 == 1000
+    assert 10 * evenly_spaced(100, 1000)[-1] + 10 == 1000
