@@ -13,19 +13,27 @@ COMMANDS = """usage: ngpt-lab COMMAND ...
   test       evaluate a checkpoint on the test split
   predict    write the loss of every test token
   tokenize   turn text into tokens ahead of a run, or check tokens that exist
+  import     read a Hugging Face model folder, as a run
+  export     write a run's model as a folder that Hugging Face's classes load
+  generate   continue a text
+  eval       score a model on tasks, and its loss by the length of the context
   compare    train arms on the same batches and report which is better, by how much, at what cost
   sweep      carry out the runs of a specification that are not finished, and report
   status     how far a sweep, a comparison or a run is
   diff       what differs between two runs
   report     the report of runs that exist
   tables     redraw a sweep's tables from its results.csv
-  bench      measure the cost of a training step, of reading and tokenizing, and memory
+  bench      measure the cost of a training step, of generating, of reading and tokenizing, and memory
 
 ngpt-lab COMMAND --help tells more.
 """
 OF_LIGHTNING = ("fit", "validate", "test", "predict")
 MODULES = {
     "tokenize": "ngpt_lab.training.tokenize_command",
+    "import": "ngpt_lab.interop.import_command",
+    "export": "ngpt_lab.interop.export_command",
+    "generate": "ngpt_lab.generation.command",
+    "eval": "ngpt_lab.evaluation.command",
     "compare": "ngpt_lab.compare.command",
     "sweep": "ngpt_lab.sweep.command",
     "status": "ngpt_lab.sweep.status",

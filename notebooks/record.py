@@ -133,7 +133,7 @@ def _granularity(run: Run) -> str:
 
 
 def _copy_weights(source: Path, target: Path) -> None:
-    from ngpt_lab.analysis.weights import load_trained, write_weights  # slow to import
+    from ngpt_lab.interop.trained import load_trained, write_weights  # slow to import
 
     write_weights(load_trained(source).decoder, target)
 

@@ -192,9 +192,8 @@ def loss_by_length(decoder: Decoder, stream: Stream, lengths: Sequence[int], win
 def _losses(decoder: Decoder, tokens: Tensor, targets: Tensor) -> Tensor:
     """The losses of the last positions alone, flat: the logits of all would take a vocabulary's width of memory each."""
     device = decoder.embedding.weight.device
-    x = decoder.stream(tokens.to(device))[-1][:, -targets.shape[1] :]
-    features, matrix = decoder.lm_head(decoder.final(x))
-    logits = F.linear(features.to(matrix.dtype), matrix).cpu().double()
+    x = decoder.features(tokens.to(device))[:, -targets.shape[1] :]
+    logits = decoder.logits(x).cpu().double()
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
 
 

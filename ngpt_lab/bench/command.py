@@ -7,6 +7,7 @@ from ngpt_lab.errors import InputError
 MEASUREMENTS = {
     "step": "what a training step costs, arms interleaved",
     "data": "how fast windows are read and text is tokenized",
+    "generate": "how fast a prompt is read and continued, implementations interleaved",
     "memory": "what memory a run needs to tokenize and to read stores of two sizes",
 }
 
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> None:
         import_module(f"ngpt_lab.bench.{what}_command").main(arguments[1:])
     elif what in ("-h", "--help"):
         print("usage: ngpt-lab bench WHAT ...\n")
-        print("\n".join(f"  {name:<8}{told}" for name, told in MEASUREMENTS.items()))
+        print("\n".join(f"  {name:<10}{told}" for name, told in MEASUREMENTS.items()))
         print("\nngpt-lab bench WHAT --help tells more.")
     else:
         raise InputError(f"bench does not measure {what!r}: choose one of {', '.join(MEASUREMENTS)}")

@@ -1,18 +1,21 @@
 """The skeleton that every architecture fills with parts; it branches on none of them."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.nn.attention import Attention, Cache, Context, attention_named, causal_mask, positions_within
+from ngpt_lab.nn.attention import Attend, Attention, Cache, Context, attention_named, causal_mask, positions_within
 from ngpt_lab.nn.linear import StreamMatrix, TokenEmbedding, WeightMap, WriteLinear
 from ngpt_lab.nn.slots import (
     MLP,
     Dims,
     FinalFactory,
+    LMHead,
     LMHeadFactory,
     MLPFactory,
     QKNormFactory,
@@ -95,7 +98,7 @@ class Decoder(nn.Module):
             for layer in range(dims.n_layers)
         )
         self.final = final(dims)
-        self.lm_head = lm_head(dims, self.embedding.weight)
+        self.lm_head: LMHead | None = lm_head(dims, self.embedding.weight)
         for matrix in (part for part in self.modules() if isinstance(part, StreamMatrix)):  # a tied head's too
             matrix.std = initializer_range / ((2 * dims.n_layers) ** 0.5 if isinstance(matrix, WriteLinear) else 1)
             matrix.used_as = weights
@@ -137,14 +140,49 @@ class Decoder(nn.Module):
         if positions is None:
             counted = torch.arange(past, past + length, device=tokens.device)
             positions = counted if documents is None else positions_within(documents)
-        table = self.rotary.table(torch.atleast_2d(positions))
         mask = causal_mask(length, past + length, attention_mask, tokens.device, documents)
-        context = Context(partial(self.rotary.rotate, table=table), mask, cache, self.attend)
-        stream, first = [self.embedding(tokens)], None
+        return self.through(self.embedding(tokens), self.context(positions, mask, cache, self.attend))
+
+    def context(self, positions: Tensor, mask: Tensor | None, cache: Cache | None, attend: Attend) -> Context:
+        """What all blocks of one call share.
+
+        Args:
+            positions: each token's position (B, T) or (T,).
+            mask: whatever `attend` takes for one; None means causal.
+            cache: keys and values of the positions before; it is extended.
+            attend: the attention function.
+        """
+        table = self.rotary.table(torch.atleast_2d(positions))
+        return Context(partial(self.rotary.rotate, table=table), mask, cache, attend)
+
+    def through(self, x: Tensor, context: Context, call: Callable[..., Any] = Block.__call__) -> list[Tensor]:
+        """The stream `x` (B, T, C) and what it is after each block; `call` carries a block out, as a checkpointed one."""
+        stream, first = [x], None
         for block in self.blocks:
-            x, first = block(stream[-1], context, first)
+            x, first = call(block, x, context, first)
             stream.append(x)
         return stream
+
+    def take_head(self) -> LMHead:
+        """Take the language model's head off and return it: a task's head can take its place, logits are had no more."""
+        head, self.lm_head = self.lm_head, None
+        if head is None:
+            raise InputError("this decoder's language-model head has been taken off already: build it anew")
+        return head
+
+    def features(self, tokens: Tensor, **seen: Any) -> Tensor:
+        """What heads read, the stream after the last block and the final part (B, T, C); the arguments are those of `stream`."""
+        return self.final(self.stream(tokens, **seen)[-1])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (B, T, V) of features (B, T, C).
+
+        Raises:
+            InputError: the head has been taken off.
+        """
+        if self.lm_head is None:
+            raise InputError("this decoder's language-model head has been taken off: it gives no logits")
+        return self.lm_head.logits(x)
 
     def forward(
         self,
@@ -160,10 +198,8 @@ class Decoder(nn.Module):
 
         The other arguments are those of `stream`.
         """
-        stream = self.stream(tokens, positions=positions, attention_mask=attention_mask, cache=cache, documents=documents)
-        x = self.final(stream[-1])
-        features, matrix = self.lm_head(x)
-        logits = F.linear(features.to(matrix.dtype), matrix)
+        x = self.features(tokens, positions=positions, attention_mask=attention_mask, cache=cache, documents=documents)
+        logits = self.logits(x)
         return logits if targets is None else cross_entropy(logits, targets)
 
 

@@ -70,6 +70,10 @@ class ScaledLogits(LMHead):
         """See `LMHead`."""
         return x, self.matrix.used * self.s_z()[:, None]
 
+    def logits(self, x: Tensor) -> Tensor:
+        """See `LMHead`."""
+        return self.matrix(x, self.s_z())
+
 
 class SphereResidual(Residual):
     """x <- Norm(x + alpha (Norm(y) - x)) (eq. 10 and 11), alpha the eigen learning rates of the sublayer.

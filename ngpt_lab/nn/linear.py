@@ -54,15 +54,20 @@ class _Linear(StreamMatrix):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """(..., in) to (..., out), in the weight's dtype (or autocast's); `scale` (out,) multiplies the output.
+        """(..., in) to (..., out), in the weight's dtype (or autocast's); `scale` (out,) or (1,) multiplies the output.
 
-        The scale is folded into the matrix, (W x) * s = (diag(s) W) x: that costs in * out operations, not tokens * out.
+        Where there are more tokens than inputs the scale is folded into the matrix, (W x) * s = (diag(s) W) x: that costs
+        in * out operations, not tokens * out.
         """
         weight: Tensor = self.used
         bias: Tensor | None = self.bias
-        if scale is not None:
-            weight = (weight * scale[:, None]).to(weight.dtype)
-            bias = None if bias is None else (bias * scale).to(bias.dtype)
+        if scale is None:
+            return F.linear(x.to(weight.dtype), weight, bias)
+        if x.numel() < x.shape[-1] ** 2:
+            y = F.linear(x.to(weight.dtype), weight, bias)
+            return (y * scale).to(y.dtype)
+        weight = (weight * scale[:, None]).to(weight.dtype)
+        bias = None if bias is None else (bias * scale).to(bias.dtype)
         return F.linear(x.to(weight.dtype), weight, bias)
 
 

@@ -78,3 +78,7 @@ class PlainLogits(LMHead):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `LMHead`."""
         return x, self.matrix.used
+
+    def logits(self, x: Tensor) -> Tensor:
+        """See `LMHead`."""
+        return self.matrix(x)

@@ -118,6 +118,10 @@ class LMHead(Part):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The final stream (B, T, C) to features (B, T, C) and a matrix (V, C)."""
 
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """The product: the final stream (B, T, C) to logits (B, T, V), in the matrix's dtype."""
+
 
 ResidualFactory = Callable[[Dims, int], Residual]
 QKNormFactory = Callable[[Dims, int], QKNorm]

@@ -77,7 +77,7 @@ def _with_weights(condition: Condition, arm: str) -> Run | None:
 def _validation_windows(runs: Sequence[Run]) -> Tensor | None:
     """A few windows of the text that all these runs share; None where no run finds it."""
     # Loads torch and lightning, which a report without checkpoints need not wait for.
-    from ngpt_lab.analysis.weights import run_data
+    from ngpt_lab.interop.trained import run_data
 
     for run in runs:
         with suppress(InputError):
@@ -90,7 +90,7 @@ def _validation_windows(runs: Sequence[Run]) -> Tensor | None:
 def _measure(run: Run, tokens: Tensor | None) -> dict[str, pd.DataFrame]:
     from ngpt_lab.analysis import geometry
     from ngpt_lab.analysis.stream import stream_path
-    from ngpt_lab.analysis.weights import load_trained
+    from ngpt_lab.interop.trained import load_trained
 
     decoder = load_trained(run.folder).decoder
     measured = {

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from ngpt_lab.analysis.scales import scale_history, scale_summary, scales_of
-from ngpt_lab.analysis.weights import load_trained
 from ngpt_lab.errors import InputError
+from ngpt_lab.interop.trained import load_trained
 from ngpt_lab.training.telemetry import named_scales
 
 CONFIGS = Path(__file__).parents[2] / "configs"

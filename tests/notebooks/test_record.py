@@ -13,8 +13,8 @@ import torch
 from ngpt_lab.analysis.rotation import angle_turned
 from ngpt_lab.analysis.runs import load_run
 from ngpt_lab.analysis.scales import scale_history
-from ngpt_lab.analysis.weights import load_trained
 from ngpt_lab.errors import InputError
+from ngpt_lab.interop.trained import load_trained
 from ngpt_lab.training.cli import CLI
 
 ROOT = Path(__file__).parents[2]

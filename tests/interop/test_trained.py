@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from ngpt_lab.analysis.weights import Trained, load_trained, run_data, write_weights
 from ngpt_lab.errors import InputError
+from ngpt_lab.interop.trained import Trained, load_trained, run_data, write_weights
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.decoder import cross_entropy
 

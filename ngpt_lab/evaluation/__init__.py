@@ -1,0 +1,1 @@
+"""What a trained model scores: on tasks, and by the length of its context."""

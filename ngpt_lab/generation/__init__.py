@@ -1,0 +1,1 @@
+"""Text from a decoder, without Hugging Face."""

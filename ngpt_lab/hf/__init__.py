@@ -1,0 +1,1 @@
+"""The Hugging Face classes around our decoder."""
