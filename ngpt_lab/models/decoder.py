@@ -171,7 +171,7 @@ class Decoder(nn.Module):
         return head
 
     def features(self, tokens: Tensor, **seen: Any) -> Tensor:
-        """What heads read, the stream after the last block and the final part (B, T, C); the arguments are those of `stream`."""
+        """What heads read: the stream after the final part (B, T, C); the arguments are those of `stream`."""
         return self.final(self.stream(tokens, **seen)[-1])
 
     def logits(self, x: Tensor) -> Tensor:
