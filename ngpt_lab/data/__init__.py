@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from ngpt_lab.data.sources.text_files import TextFiles
     from ngpt_lab.data.sources.token_files import NanoGPTFiles, TokenStore
     from ngpt_lab.data.switching import SwitchingTextDataModule
+    from ngpt_lab.data.tasks.sequences import SequenceData
+    from ngpt_lab.data.tasks.spans import SpanData
+    from ngpt_lab.data.tasks.tables import HubTable, SavedTable, TableFiles
+    from ngpt_lab.data.tasks.tokenizer_folder import TokenizerFolder
+    from ngpt_lab.data.tasks.words import TokenData
     from ngpt_lab.data.tokenizers import BPE, Bytes, HubTokenizer, TokenizerFile
     from ngpt_lab.data.windows import AcrossDocuments, MaskedDocuments, WithinDocuments
 
@@ -23,6 +28,7 @@ __all__ = [
     "AcrossDocuments",
     "Bytes",
     "HubDataset",
+    "HubTable",
     "HubTokenizer",
     "LibraryCode",
     "LibraryProse",
@@ -30,12 +36,18 @@ __all__ = [
     "Mixture",
     "NanoGPTFiles",
     "SavedDataset",
+    "SavedTable",
+    "SequenceData",
+    "SpanData",
     "StandardLibrary",
     "SwitchingTextDataModule",
+    "TableFiles",
     "TextDataModule",
     "TextFiles",
+    "TokenData",
     "TokenStore",
     "TokenizerFile",
+    "TokenizerFolder",
     "WithinDocuments",
 ]
 
@@ -48,6 +60,11 @@ _HOMES = {
     "sources.text_files": ["TextFiles"],
     "sources.token_files": ["NanoGPTFiles", "TokenStore"],
     "switching": ["SwitchingTextDataModule"],
+    "tasks.sequences": ["SequenceData"],
+    "tasks.spans": ["SpanData"],
+    "tasks.tables": ["HubTable", "SavedTable", "TableFiles"],
+    "tasks.tokenizer_folder": ["TokenizerFolder"],
+    "tasks.words": ["TokenData"],
     "tokenizers": ["BPE", "Bytes", "HubTokenizer", "TokenizerFile"],
     "windows": ["AcrossDocuments", "MaskedDocuments", "WithinDocuments"],
 }

@@ -83,11 +83,11 @@ class FileEncoder(Encoder):
 
     def __init__(self, content: bytes, separator: str, name: str = TOKENIZER_JSON, path: Path | str = TOKENIZER_JSON) -> None:
         self.content, self.separator_token, self.name, self.path = content, separator, name, path
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
         if separator not in vocabulary:
             raise InputError(
                 f"{path} has no token {separator!r}, which would follow each document: name one it has with separator"
-                + _suggestions(self._tokenizer)
+                + _suggestions(self.tokenizer)
             )
         self.separator = vocabulary[separator]
         self.vocab_size = max(vocabulary.values()) + 1
@@ -108,22 +108,23 @@ class FileEncoder(Encoder):
         """See `Encoder`; bytes that are not UTF-8, as where a split is cut inside a character, become U+FFFD."""
         decoded = [text.decode(errors="replace") for text in texts]
         return [
-            np.array(encoded.ids, np.uint32) for encoded in self._tokenizer.encode_batch_fast(decoded, add_special_tokens=False)
+            np.array(encoded.ids, np.uint32) for encoded in self.tokenizer.encode_batch_fast(decoded, add_special_tokens=False)
         ]
 
     def decode(self, tokens: NDArray[Any]) -> bytes:
         """See `Encoder`."""
-        return self._tokenizer.decode(tokens.tolist(), skip_special_tokens=False).encode()
+        return self.tokenizer.decode(tokens.tolist(), skip_special_tokens=False).encode()
 
     def save(self, folder: Path) -> None:
         """See `Encoder`."""
         write_atomically(folder / TOKENIZER_JSON, self.content)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_tokenizer"}
+        return {name: value for name, value in self.__dict__.items() if name != "tokenizer"}
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
+        """The tokenizer of the tokenizers library."""
         from tokenizers import Tokenizer
 
         try:

@@ -11,7 +11,7 @@ def flops_per_token(decoder: Decoder, seq_len: int) -> int:
     forward and four backward each. Causal attention forms, forward, 2 products of T/2 keys by H D channels for a token and
     layer, 2 L T H D operations, and three times that with the backward pass. Norms, scales and activations are left out.
     """
-    dims = decoder.dims
-    tied = decoder.embedding.weight is getattr(decoder.lm_head, "matrix", decoder.embedding).weight
+    dims, head = decoder.dims, decoder.lm_head
+    tied = head is not None and decoder.embedding.weight is getattr(head, "matrix", decoder.embedding).weight
     entries = sum(m.weight.numel() for _, m in stream_matrices(decoder) if tied or not isinstance(m, TokenEmbedding))
     return 6 * entries + 6 * dims.n_layers * seq_len * dims.n_heads * dims.d_head

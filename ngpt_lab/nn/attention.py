@@ -16,10 +16,13 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
-    """torch's fused attention. q (B, H, T, D), k and v (B, H_kv, S, D), mask (B or 1, 1, T, S) or None for causal."""
-    grouped = q.shape[1] != k.shape[1]
+    """torch's fused attention. q (B, H, T, D), k and v (B, H_kv, S, D), mask (B or 1, 1, T, S).
+
+    A mask of None means causal where T is S, and where T is 1 that the one query sees all.
+    """
+    grouped, causal = q.shape[1] != k.shape[1], mask is None and q.shape[-2] > 1
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=grouped
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )
 
 
@@ -28,7 +31,7 @@ def eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dr
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     if mask is None:
-        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+        mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril(k.shape[-2] - q.shape[-2])
     scores = (q @ k.transpose(-1, -2)) * scale
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
     return F.dropout(weights, dropout) @ v
@@ -48,7 +51,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dro
         raise InputError(f"attention 'flex' has no dropout, and attention_dropout is {dropout}: use 'sdpa' or 'eager'")
 
     def allowed(b: Tensor, _h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return i >= j if mask is None else mask[b if mask.shape[0] > 1 else 0, 0, i, j]
+        return i + k.shape[-2] - q.shape[-2] >= j if mask is None else mask[b if mask.shape[0] > 1 else 0, 0, i, j]
 
     batch = None if mask is None or mask.shape[0] == 1 else q.shape[0]
     block_mask = create_block_mask(allowed, batch, None, q.shape[-2], k.shape[-2], device=q.device.type)
@@ -104,19 +107,23 @@ class GrowingCache:
 def causal_mask(
     queries: int, keys: int, attention_mask: Tensor | None, device: torch.device, documents: Tensor | None = None
 ) -> Tensor | None:
-    """Which of the `keys` each of the last `queries` positions may see, (B or 1, 1, T, S); None where plain causal will do.
+    """Which of the `keys` each of the last `queries` positions may see, (B or 1, 1, T, S); None where `Attend` needs none.
 
-    A position sees those of its own document alone where `documents` (B, S) says which that is. It always sees itself, also
-    where `attention_mask` (B, S) hides it: a row with nothing to see would be NaN, and NaN spreads through a weight of zero.
+    A position sees those of its own document alone where `documents` (B, S) says which that is, and of them those that
+    `attention_mask` (B, S) does not hide. One that would see nothing sees itself: a row with nothing to see would be NaN, and
+    NaN spreads through a weight of zero.
     """
-    if attention_mask is None and documents is None and queries == keys:
+    if attention_mask is None and documents is None and queries in (1, keys):
         return None
     at = torch.arange(keys - queries, keys, device=device)[:, None]
     seen = torch.arange(keys, device=device)[None, :]
     mask = (seen <= at)[None, None]
     if documents is not None:
         mask = mask & (documents[:, None, keys - queries :, None] == documents[:, None, None, :])
-    return mask if attention_mask is None else mask & attention_mask.bool()[:, None, None, :] | (seen == at)[None, None]
+    if attention_mask is None:
+        return mask
+    mask = mask & attention_mask.bool()[:, None, None, :]
+    return mask | (seen == at)[None, None] & ~mask.any(dim=-1, keepdim=True)
 
 
 def positions_within(documents: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.normalize_weights import NormalizeWeights
 from ngpt_lab.training.parser import Parser, one_sentence, told_by
 from ngpt_lab.training.predictions import PredictionsFile
+from ngpt_lab.training.pretrained import load_backbone, with_backbone
 from ngpt_lab.training.progress import Progress
 from ngpt_lab.training.resume import Continuation, Origin, weights
 from ngpt_lab.training.run_checkpoints import RunCheckpoints
@@ -82,7 +83,7 @@ class CLI(LightningCLI):
                     load_from_checkpoint_support=False,
                     seed_everything_default=0,
                     parser_class=Parser,
-                    args=args,
+                    args=with_backbone(args) if args[:1] == ["fit"] else args,
                 )
         except AlreadyFinished as told:
             print(told)
@@ -114,7 +115,13 @@ class CLI(LightningCLI):
         """Our checkpoints hold no hyperparameters: the config is the run's config.yaml."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The callbacks that every run has, each under a key of its own so that a config file can set it."""
+        """The callbacks that every run has, each under a key of its own so that a config file can set it; and its beginning."""
+        parser.add_argument(
+            "--pretrained",
+            type=str | None,
+            default=None,
+            help="A run's folder or checkpoint: fit begins with its backbone, whose settings come after the config files'.",
+        )
         parser.add_lightning_class_args(NormalizeWeights, "normalize_weights")
         parser.add_lightning_class_args(Telemetry, "telemetry")
         parser.add_lightning_class_args(LossGuard, "guard")
@@ -191,6 +198,12 @@ class CLI(LightningCLI):
                 raise
             told = f"it has no {error}" if isinstance(error, KeyError) else one_sentence(str(error))
             raise InputError(f"{self.origin.path} cannot be continued from: {told}") from error
+
+    def before_fit(self) -> None:
+        """Begin with a pretrained backbone, unless the run goes on from a checkpoint of its own."""
+        pretrained = self.config[self.subcommand].pretrained
+        if pretrained is not None and self.origin is None:
+            load_backbone(self.model, pretrained)
 
     def after_fit(self) -> None:
         """Evaluate the final weights, where the run has not just done so, and call the run finished."""

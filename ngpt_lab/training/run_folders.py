@@ -10,10 +10,12 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
+from ngpt_lab.data.tokenizer_files import TOKENIZER_FILES
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.checkpoints import FOLDER, LAST, NAME, step_files
 from ngpt_lab.training.guard import FILE as INCIDENTS
 from ngpt_lab.training.resume import Origin, newest, origin, recorded
+from ngpt_lab.training.run_record import TOKENIZER
 
 # `last` must find a run to go on with; `auto` starts one where there is none.
 OF_THE_FOLDER = ("last", "auto")
@@ -22,6 +24,7 @@ FILES = re.compile(rf"config\.yaml|config\.resume-\d+\.yaml|run\.json|metrics\.j
 FOLDERS = {
     FOLDER: re.compile(rf"{NAME.pattern}|{re.escape(LAST)}"),
     "scales": re.compile(r"step-\d+\.safetensors"),
+    TOKENIZER: re.compile("|".join(map(re.escape, TOKENIZER_FILES))),
 }
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 # Of loggers, which name what they write.

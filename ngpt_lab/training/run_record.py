@@ -1,4 +1,4 @@
-"""What a run leaves behind besides its metrics: config.yaml and run.json."""
+"""What a run leaves behind besides its metrics: config.yaml, run.json and its tokenizer."""
 
 import json
 import math
@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from ngpt_lab.data.encoders import Encoder
+from ngpt_lab.data.module import WindowDataModule
+from ngpt_lab.data.tokenizer_files import write_store_tokenizer, write_tokenizer
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.interruption import Interrupted
@@ -24,9 +27,11 @@ from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.resume import Origin, recorded
 from ngpt_lab.training.telemetry import named_scales
 
+TOKENIZER = "tokenizer"
+
 
 class RunRecord(Callback):
-    """Writes config.yaml once, and run.json when the run starts, ends or fails.
+    """Writes config.yaml and the tokenizer once, and run.json when the run starts, ends or fails.
 
     Args:
         folder: the run's folder.
@@ -71,6 +76,8 @@ class RunRecord(Callback):
         self._begun = True
         if trainer.is_global_zero:
             self._keep_config()
+            if not (self.folder / TOKENIZER).exists():
+                keep_tokenizer(trainer.datamodule, self.folder / TOKENIZER)  # type: ignore[attr-defined]
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: BackboneModule, exception: BaseException) -> None:
@@ -124,6 +131,15 @@ class RunRecord(Callback):
         clocks = [logger.seconds for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         self._record["wall_time_s"] = clocks[0]
         write_atomically(self.folder / "run.json", json.dumps(self._record, indent=1, allow_nan=False) + "\n")
+
+
+def keep_tokenizer(data: Any, folder: Path) -> None:
+    """Write the tokenizer of a data module, where it has one: what is trained on its ids needs it wherever it goes."""
+    encoder = getattr(data, "encoder", None)
+    if isinstance(encoder, Encoder):
+        write_tokenizer(encoder, folder)
+    elif isinstance(data, WindowDataModule) and data.corpus.folder is not None:
+        write_store_tokenizer(data.corpus.folder, folder)
 
 
 def describe_model(module: BackboneModule, seq_len: int) -> dict[str, Any]:

@@ -86,7 +86,12 @@ def test_plain_causal_attention_needs_no_mask_and_a_longer_cache_does():
     assert causal_mask(4, 4, None, CPU) is None
     assert causal_mask(2, 4, None, CPU).int().tolist() == [[[[1, 1, 1, 0], [1, 1, 1, 1]]]]
     hidden = causal_mask(2, 4, torch.tensor([[0, 1, 1, 0]]), CPU)
-    assert hidden.int().tolist() == [[[[0, 1, 1, 0], [0, 1, 1, 1]]]]
+    assert hidden.int().tolist() == [[[[0, 1, 1, 0], [0, 1, 1, 0]]]]
+
+
+def test_a_position_that_would_see_nothing_sees_itself():
+    hidden = causal_mask(3, 3, torch.tensor([[0, 0, 1]]), CPU)
+    assert hidden.int().tolist() == [[[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]]
 
 
 def test_flex_cannot_train_on_a_cpu_and_says_so():

@@ -79,7 +79,9 @@ def following(tokens: Tensor) -> Tensor:
     return torch.cat((tokens[:, 1:], torch.full_like(tokens[:, :1], -100)), dim=1)
 
 
-FILES = sorted(FOLDER.glob("*.safetensors"))
+HEADS = sorted(FOLDER.glob("r3_nemotron_[!l]*.safetensors"))
+# Those of language models.
+FILES = sorted(set(FOLDER.glob("*.safetensors")) - set(HEADS))
 
 
 @pytest.fixture(params=[(path, dtype) for dtype in TOLERANCE for path in FILES], ids=lambda p: f"{p[0].stem}-{str(p[1])[6:]}")
@@ -106,6 +108,11 @@ def trained_golden(request: pytest.FixtureRequest) -> Golden:
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def golden_float64(request: pytest.FixtureRequest) -> Golden:
     return Golden.read(request.param)
+
+
+@pytest.fixture(params=[(path, dtype) for dtype in TOLERANCE for path in HEADS], ids=lambda p: f"{p[0].stem}-{str(p[1])[6:]}")
+def head_golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden.read(*request.param)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from ngpt_lab.nn.attention import GrowingCache, attention_named
 from ngpt_lab.nn.linear import project
 
 
-def test_all_14_files_are_here(request):
-    assert len(list((request.path.parents[1] / "golden").glob("*.safetensors"))) == 14
+def test_all_17_files_are_here(request):
+    assert len(list((request.path.parents[1] / "golden").glob("*.safetensors"))) == 17
 
 
 def test_the_stream_the_logits_and_the_loss_are_the_reference_s(golden):

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from ngpt_lab.data.sources.card import check_card
 from ngpt_lab.data.sources.checks import Errors
+from ngpt_lab.data.sources.complaints import complaints
 from ngpt_lab.data.sources.pieces import Piece, recut, whole
 from ngpt_lab.data.sources.source import TextSource
 from ngpt_lab.data.sources.stamps import changed_files, renewed_stamps, stamps
@@ -194,13 +195,5 @@ class HubDataset(TextSource):
         files = (path for path in Path(self.path).rglob("*") if path.is_file())
         return sorted(str(path) for path in files if not path.relative_to(self.path).as_posix().startswith("."))
 
-    @contextmanager
-    def _complaints(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        # datasets and what it reads with (hub, network, formats) raise what they like, and it changes by version.
-        except Exception as error:
-            said = " ".join(str(error).split()).partition(" Example of usage")[0] or type(error).__name__
-            raise InputError(f"the dataset {self.name} cannot be read: {said}") from error
+    def _complaints(self) -> AbstractContextManager[None]:
+        return complaints(f"the dataset {self.name}")
