@@ -5,13 +5,15 @@ from typing import Any
 
 from ngpt_lab.analysis.columns import finite
 
-STATES = ("finished", "failed", "running", "interrupted", "waiting")
+STATES = ("finished", "failed", "running", "interrupted", "waiting", "imported")
 ENDED = ("finished", "failed")
 
 
 def problem_of(record: Mapping[str, Any]) -> str | None:
     """Why a run may not be used: it ended early, or without a validation loss that is a number; None where it may."""
     status, error = record.get("status"), record.get("error")
+    if status == "imported":
+        return "it was imported, not trained here"
     if status != "finished":
         return f"its status is {status!r}" + (f" ({error})" if error else "")
     if misses_steps(record):

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.interop import hf_nemotron, hf_ngpt
+from ngpt_lab.interop import hf_nemotron, hf_ngpt, hf_ngpt_export
 from ngpt_lab.interop.target import Exported, Target
 from ngpt_lab.models.decoder import Decoder
 
 EXPORTERS: dict[str, Callable[[Target], Exported]] = {
     hf_nemotron.KIND: hf_nemotron.export,
-    hf_ngpt.KIND: hf_ngpt.export,
+    hf_ngpt.KIND: hf_ngpt_export.export,
 }
 
 

@@ -51,10 +51,10 @@ class Fields:
         return self._defaults[name]
 
     def whole(self, name: str) -> int:
-        """A whole number of at least 1."""
+        """A whole number of at least 1, and such that a tensor can have that size."""
         value = self.take(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.refusal(name, "it must be a whole number of at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+            raise self.refusal(name, "it must be a whole number of at least 1, and below 2**31")
         return value
 
     def number(self, name: str) -> float:

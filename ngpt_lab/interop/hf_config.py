@@ -33,18 +33,20 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": F.sigmoid,
 }
 
-# Fields of `PretrainedConfig` (4.x and 5.x) that do not enter the logits. max_position_embeddings bounds nothing where rope is
-# not scaled; pad_token_id only withholds a gradient from the pad row of the embedding, which here learns like any other row.
+# Fields of `PretrainedConfig` (4.x and 5.x) and of heads that do not enter the logits. max_position_embeddings bounds nothing
+# where rope is not scaled; pad_token_id only withholds a gradient from the pad row of the embedding, which here learns like any
+# other row.
 _BOOKKEEPING = """
     _attn_implementation _commit_hash _name_or_path add_cross_attention architectures attn_implementation auto_map
-    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size
-    decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label is_decoder
-    is_encoder_decoder label2id length_penalty max_length max_position_embeddings min_length no_repeat_ngram_size
-    num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix
-    problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens
-    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers_version typical_p use_bfloat16 use_cache
+    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
+    forced_eos_token_id hidden_dropout id2label is_decoder is_encoder_decoder label2id length_penalty mask_token_id max_length
+    max_position_embeddings min_length no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences
+    output_attentions output_hidden_states output_scores pad_token_id prefix pretraining_tp problem_type remove_invalid_values
+    repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
+    tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
+    unk_token_id use_bfloat16 use_cache
 """
 BOOKKEEPING = frozenset(_BOOKKEEPING.split())
 

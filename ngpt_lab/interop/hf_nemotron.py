@@ -1,6 +1,7 @@
 """Hugging Face's NemotronForCausalLM."""
 
 from functools import partial
+from typing import Any
 
 from ngpt_lab.interop.fields import REQUIRED, Fields
 from ngpt_lab.interop.hf_config import BOOKKEEPING, activation, dropout, rotary, sizes
@@ -52,23 +53,28 @@ NAMES = {
 }
 
 
-def build(fields: Fields) -> Nemotron:
-    """The decoder of a NemotronConfig."""
+def decoder_arguments(fields: Fields) -> dict[str, Any]:
+    """What a NemotronConfig says of the arguments of `Nemotron`."""
     fields.only("model_type", "nemotron", "under this kind")
     fields.only("pruned_heads", {}, "pruned heads have no place")
     dims, eps = sizes(fields), fields.positive("norm_eps")
-    return Nemotron(
-        dims,
-        attention_residual=partial(LayerNormResidual, eps=eps),
-        mlp_residual=partial(LayerNormResidual, eps=eps),
-        mlp=partial(UngatedMLP, activation=activation(fields), bias=fields.flag("mlp_bias")),
-        rotary=rotary(fields, dims),
-        final=partial(LayerNorm1p, eps=eps),
-        lm_head=partial(PlainLogits, tied=fields.flag("tie_word_embeddings")),
-        attention_bias=fields.flag("attention_bias"),
-        attention_dropout=dropout(fields),
-        initializer_range=fields.positive("initializer_range"),
-    )
+    return {
+        "dims": dims,
+        "attention_residual": partial(LayerNormResidual, eps=eps),
+        "mlp_residual": partial(LayerNormResidual, eps=eps),
+        "mlp": partial(UngatedMLP, activation=activation(fields), bias=fields.flag("mlp_bias")),
+        "rotary": rotary(fields, dims),
+        "final": partial(LayerNorm1p, eps=eps),
+        "lm_head": partial(PlainLogits, tied=fields.flag("tie_word_embeddings")),
+        "attention_bias": fields.flag("attention_bias"),
+        "attention_dropout": dropout(fields),
+        "initializer_range": fields.positive("initializer_range"),
+    }
+
+
+def build(fields: Fields) -> Nemotron:
+    """The decoder of a NemotronConfig."""
+    return Nemotron(**decoder_arguments(fields))
 
 
 def names(decoder: Decoder) -> dict[str, str]:

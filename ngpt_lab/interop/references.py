@@ -41,7 +41,7 @@ def import_weights(
     reference = _reference(kind, rope)
     decoder = reference.skeleton(config)
     check(reference, decoder, state_dict)
-    fill(decoder, {ours: state_dict[theirs] for ours, theirs in reference.names(decoder).items()})
+    fill(decoder, {ours: state_dict[theirs].clone() for ours, theirs in reference.names(decoder).items()})
     return decoder
 
 

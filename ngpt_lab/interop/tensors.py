@@ -12,6 +12,9 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.interop.fields import Fields
 from ngpt_lab.models.decoder import Decoder
 
+# Of tensors that do not fit, so many are named.
+FAULTS_NAMED = 12
+
 
 class Names(NamedTuple):
     """One parameter, two names: each dict is the other's inverse.
@@ -72,9 +75,14 @@ def named(decoder: Decoder, table: Mapping[str, str]) -> dict[str, str]:
 
 
 def check(reference: Reference, decoder: Decoder, state_dict: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict with tensors missing, left over or of another shape, naming all of them."""
+    """Refuse a state dict with tensors missing, left over or of another shape, naming them."""
     names = reference.names(decoder)
     expected = {names[ours]: reference.shape(names[ours], p) for ours, p in decoder.named_parameters()}
+    check_expected(reference, expected, state_dict)
+
+
+def check_expected(reference: Reference, expected: Mapping[str, tuple[int, ...]], state_dict: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict whose tensors are not of the expected names and shapes, naming them; of many, the first."""
     faults = [f"{name} is missing" for name in expected if name not in state_dict]
     for name, tensor in state_dict.items():
         if name not in expected:
@@ -85,7 +93,8 @@ def check(reference: Reference, decoder: Decoder, state_dict: Mapping[str, Tenso
         elif not tensor.is_floating_point():
             faults.append(f"{name} is of {tensor.dtype}, not floating point")
     if faults:
-        raise InputError(f"{reference.kind} state dict does not fit its config: {'; '.join(faults)}")
+        more = f"; and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
+        raise InputError(f"{reference.kind} state dict does not fit its config: {'; '.join(faults[:FAULTS_NAMED])}{more}")
 
 
 def _repeats(name: str, reference: Reference, state_dict: Mapping[str, Tensor]) -> bool:
@@ -93,12 +102,9 @@ def _repeats(name: str, reference: Reference, state_dict: Mapping[str, Tensor]) 
     return twin is not None and twin.dtype == state_dict[name].dtype and torch.equal(twin, state_dict[name])
 
 
-def fill(decoder: Decoder, tensors: Mapping[str, Tensor]) -> None:
-    """Give every parameter of `decoder` a copy of its tensor, each in the tensor's own dtype; tied ones stay tied."""
-    made = {
-        id(p): nn.Parameter(tensors[name].detach().clone().view(p.shape), p.requires_grad)
-        for name, p in decoder.named_parameters()
-    }
-    for part in decoder.modules():
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Make each tensor the parameter of its name, in its own memory and dtype; tied parameters stay tied."""
+    made = {id(p): nn.Parameter(tensors[name].detach().view(p.shape), p.requires_grad) for name, p in module.named_parameters()}
+    for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
             setattr(part, name, made[id(parameter)])

@@ -1,4 +1,4 @@
-"""A trained decoder, from a run's folder or from one of its checkpoints."""
+"""A trained decoder, from the folder of a run or of an import, or from one of its checkpoints."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LightningArgumentParser
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from ngpt_lab.data.module import WindowDataModule
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
+from ngpt_lab.interop.parts import Part
+from ngpt_lab.interop.tensors import fill
 from ngpt_lab.models import Decoder
-from ngpt_lab.training.checkpoints import SafeCheckpointIO, check_shapes
-from ngpt_lab.training.cli import DryCLI
+from ngpt_lab.training.checkpoints import check_shapes, load
 from ngpt_lab.training.composition import read_mapping
 from ngpt_lab.training.run_record import flatten
 
@@ -28,34 +29,56 @@ LAST = Path("checkpoints") / "last.ckpt"
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A decoder in float32 on the CPU, ready to be evaluated; `settings` is the run's config under dotted keys."""
+    """A decoder on the CPU, ready to be evaluated.
+
+    Args:
+        decoder: without its language-model head where the run was of a task.
+        folder: the run's.
+        settings: the run's config under dotted keys.
+        label: the run's name, and which of its checkpoints.
+        head: the task's head, None where the run was of a language model.
+    """
 
     decoder: Decoder
     folder: Path
     settings: Mapping[str, Any]
     label: str
+    head: nn.Module | None = None
 
 
-def load_trained(path: str | Path) -> Trained:
-    """The decoder that a run trained; the run's text is not needed, and no random state is touched.
+def load_trained(path: str | Path, dtype: torch.dtype | None = torch.float32) -> Trained:
+    """The decoder that a run trained or an import holds; its text is not needed, and no random state is touched.
+
+    Weights that come in the dtype asked for are read from the file when they are used; the others are held once, in that
+    dtype. Eigen learning rates stay in float32 under a narrower one.
 
     Args:
         path: a run's folder, for its checkpoints/last.ckpt or else its weights.safetensors; or one such file of a run.
+        dtype: of all weights; None leaves each in its own.
 
     Raises:
         InputError: no config.yaml, no weights, or weights of another model.
     """
     folder, file = _found(Path(path))
     weights = _weights(file)
-    # Building draws first weights, which are overwritten.
-    with torch.random.fork_rng(devices=[]):
-        cli = _PartCLI(folder / CONFIG, "model", on="cpu")
-    module, decoder = cli.model, cli.model.backbone
-    target = decoder if file.suffix == ".safetensors" else module
+    recorded = read_mapping(folder / CONFIG)
+    module = Part(recorded, "model").built
+    decoder = module.backbone
+    of_decoder = file.suffix == ".safetensors"
+    target = decoder if of_decoder else module
     check_shapes(target, {"state_dict": weights}, file)
-    target.load_state_dict(weights)
+    fill(target, {name: convert(name, tensor, dtype) for name, tensor in weights.items()})
     step = "" if file.name in (LAST.name, WEIGHTS) else f"@{file.stem}"
-    return Trained(decoder.float().eval(), folder, flatten(read_mapping(folder / CONFIG)), folder.resolve().name + step)
+    head = None if of_decoder else getattr(module, "head", None)
+    return Trained(decoder.eval(), folder, flatten(recorded), folder.resolve().name + step, head and head.eval())
+
+
+def convert(name: str, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """A weight in `dtype`; the small steps that eigen learning rates take are lost in fewer bits than float32 has."""
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    narrow = torch.finfo(dtype).bits < 32 and name.endswith("_residual.alpha.stored")
+    return tensor.to(torch.float32 if narrow else dtype)
 
 
 def write_weights(decoder: Decoder, folder: Path) -> None:
@@ -69,36 +92,14 @@ def run_data(folder: str | Path) -> WindowDataModule:
     """The data a run was trained on, as its config.yaml names it.
 
     Raises:
-        InputError: no config.yaml, or the text is not where it was.
+        InputError: no config.yaml, no data in it, or the text is not where it was.
     """
-    data: WindowDataModule = _PartCLI(_with_config(Path(folder)) / CONFIG, "model", "data").datamodule
+    recorded = read_mapping(_with_config(Path(folder)) / CONFIG)
+    if "data" not in recorded:
+        raise InputError(f"{folder} was not trained here, so its {CONFIG} names no data: give a run that was")
+    data: WindowDataModule = Part(recorded, "data").built
     data.prepare_data()
     return data
-
-
-class _PartCLI(DryCLI):
-    """Builds parts of a recorded run: its model can be looked at where its text is not, whatever else it was set to.
-
-    Args:
-        file: the run's config.
-        sections: those of it that are read; the model's among them.
-        on: the device type to build the model on.
-    """
-
-    def __init__(self, file: Path, *sections: str, on: str = "meta") -> None:
-        recorded = {name: value for name, value in read_mapping(file).items() if name in sections}
-        self.sections = {"data": {"class_path": "lightning.pytorch.LightningDataModule"}} | recorded
-        super().__init__(["-c", str(file)], on)
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Read those sections, not all that the file sets."""
-        self.config = parser.parse_object({"subcommand": "fit", "fit": self.sections})
-
-    def instantiate_classes(self) -> None:
-        """Build what was read."""
-        with torch.device(self.on):
-            built = self.parser.instantiate_classes(self.config).fit
-        self.model, self.datamodule = built.model, built.data
 
 
 def _found(path: Path) -> tuple[Path, Path]:
@@ -128,7 +129,7 @@ def _weights(file: Path) -> dict[str, torch.Tensor]:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file} is not a safetensors file that can be read: {error}") from error
         return weights
-    checkpoint = SafeCheckpointIO().load_checkpoint(file)
+    checkpoint = load(file, mmap=True)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise InputError(f"{file} holds no weights of a run: give one of its checkpoints")
     return checkpoint["state_dict"]
