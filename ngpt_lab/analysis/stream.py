@@ -1,22 +1,18 @@
-"""What a decoder does to a text: the path of its residual stream, its attention, its logits, its loss with the context.
+"""What a decoder does to a text: the path of its residual stream, its attention, its logits.
 
-`tokens` are ids (B, T). Angles are in degrees, entropies and losses in nats; everything after the forward pass is float64.
+`tokens` are ids (B, T). Angles are in degrees, entropies in nats; everything after the forward pass is float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ngpt_lab.data.corpora import Stream
-from ngpt_lab.data.windows import AcrossDocuments
-from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.decoder import Block
 from ngpt_lab.models.ngpt import SphereResidual
@@ -24,9 +20,6 @@ from ngpt_lab.nn.attention import Attend
 from ngpt_lab.nn.slots import Residual
 from ngpt_lab.sphere import lerp, slerp, unit
 from ngpt_lab.training.telemetry import named_scales
-
-# Tokens that are evaluated at once.
-BATCH_TOKENS = 16384
 
 
 @dataclass(frozen=True)
@@ -151,59 +144,6 @@ def logit_temperature(decoder: Decoder, tokens: Tensor) -> pd.DataFrame:
     # The scale of the logits is the one that belongs to no layer.
     quantities |= {f"mean_{name}": value.double().mean() for name, value in named_scales(decoder) if "/" not in name}
     return pd.DataFrame([(name, float(value)) for name, value in quantities.items()], columns=["quantity", "value"])
-
-
-@torch.no_grad()
-def loss_by_length(decoder: Decoder, stream: Stream, lengths: Sequence[int], windows: int) -> pd.DataFrame:
-    """The loss with more and more context, beyond what training had (paper Figure 13): length, loss, perplexity.
-
-    Every length is scored on the same tokens, the last of each window (as many as half the shortest length); what differs is
-    how many tokens before them the decoder sees. So the windows of all lengths end at the same places, and none is padded.
-
-    Args:
-        decoder: which is evaluated.
-        stream: a held-out split, longer than the longest length.
-        lengths: of the contexts, in tokens.
-        windows: how many places to score at, spread evenly; fewer where the text has no room for them side by side.
-
-    Raises:
-        InputError: no length, one below 1, a text that is too short or not of the decoder's vocabulary, or no windows.
-    """
-    _check(stream, lengths, windows)
-    laid = AcrossDocuments(stream, max(lengths))
-    tokens, targets, _ = laid.batch(laid.held_out(windows))
-    if int(targets.max()) >= decoder.dims.vocab_size:
-        raise InputError(
-            f"the text has token id {int(targets.max())} and the decoder {decoder.dims.vocab_size} ids: "
-            "use the tokenizer it was trained with"
-        )
-    scored = max(1, min(lengths) // 2)
-    rows = []
-    for length in lengths:
-        losses = [
-            _losses(decoder, own[:, -length:], last[:, -scored:])
-            for own, last in zip(*(t.split(max(1, BATCH_TOKENS // length)) for t in (tokens, targets)), strict=True)
-        ]
-        rows.append((length, float(torch.cat(losses).mean())))
-    frame = pd.DataFrame(rows, columns=["length", "loss"])
-    return frame.assign(perplexity=torch.tensor(frame["loss"].to_numpy()).exp().numpy())
-
-
-def _losses(decoder: Decoder, tokens: Tensor, targets: Tensor) -> Tensor:
-    """The losses of the last positions alone, flat: the logits of all would take a vocabulary's width of memory each."""
-    device = decoder.embedding.weight.device
-    x = decoder.features(tokens.to(device))[:, -targets.shape[1] :]
-    logits = decoder.logits(x).cpu().double()
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
-
-
-def _check(stream: Stream, lengths: Sequence[int], windows: int) -> None:
-    if not lengths or min(lengths) < 1 or windows < 1:
-        raise InputError(f"lengths are {list(lengths)} and windows {windows}: give lengths and windows of at least 1")
-    if len(stream) <= max(lengths):
-        raise InputError(
-            f"the text has {len(stream)} tokens and length {max(lengths)} needs one more than that: use shorter ones"
-        )
 
 
 @contextmanager

@@ -47,6 +47,9 @@ FRAMES = {
     "gap": frame("alpha", "angle_lerp", "angle_slerp", **BOTH, layer=LAYERS, sublayer=["attention", "mlp"]),
     "entropy": frame("entropy", **BOTH, layer=LAYERS, head=range(4)).assign(uniform=4.5),
     "lengths": frame("perplexity", **BOTH, length=(64, 128, 256), trained_length=(64, 128)),
+    "changes": frame("change", **BOTH, length=(64, 128, 256), trained_length=(64, 128)).assign(
+        low=lambda rows: rows["change"] - 0.1, high=lambda rows: rows["change"] + 0.2
+    ),
     "turned": frame("angle", "total", **BOTH, kind=["query", "mlp_up"], layer=LAYERS, step=(10, 20)).assign(
         matrix=lambda rows: rows["kind"] + rows["layer"].astype(str), tokens=lambda rows: rows["step"] * 100
     ),
@@ -85,6 +88,7 @@ DRAWN = [
     (figures.lerp_slerp_gap, ["gap"], 3, "alpha (mean over channels)", "SLERP - LERP (degrees)"),
     (figures.attention_entropy, ["entropy"], 1, "layer (0 is the first)", "entropy of attention (nats)"),
     (figures.perplexity_by_length, ["lengths"], 2, "length of the text (tokens)", "perplexity"),
+    (figures.loss_change_by_length, ["changes"], 2, "length of the text (tokens)", "change of the loss (nats per token)"),
     (figures.weight_rotation, ["turned"], 6, "tokens trained", "turn per step (degrees)"),
     (_effects, ["effects"], 1, "difference to ngpt (bits per byte)", ""),
     (_speed_ups, ["ratios"], 3, "", ""),
@@ -285,6 +289,17 @@ def test_layers_of_models_of_unequal_depth_share_an_axis() -> None:
 def test_fig_13_marks_the_training_length() -> None:
     figure = drawn(figures.perplexity_by_length(FRAMES["lengths"]))
     assert [labelled(figure, "trained length", panel).get_xdata()[0] for panel in (0, 1)] == [64, 128]
+
+
+def test_a_change_with_length_has_its_interval_and_the_line_where_nothing_changes() -> None:
+    rows = FRAMES["changes"]
+    figure = drawn(figures.loss_change_by_length(rows[(rows["seed"] == SEEDS[0]) & (rows["trained_length"] == 64)]))
+    bars = figure.axes[0].collections[0].get_segments()
+    own = rows[(rows["seed"] == SEEDS[0]) & (rows["trained_length"] == 64) & (rows["arm"] == ARMS[0])]
+    assert [(bar[0, 1], bar[1, 1]) for bar in bars] == [
+        pytest.approx(ends) for ends in zip(own["low"], own["high"], strict=True)
+    ]
+    assert any(set(line.get_ydata()) == {0} for line in figure.axes[0].lines)
 
 
 def test_rotation_per_step_divides_by_the_steps_since_the_row_before() -> None:

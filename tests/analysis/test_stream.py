@@ -8,21 +8,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ngpt_lab.analysis.stream import (
     attention_entropy,
     lerp_slerp_gap,
     logit_temperature,
-    loss_by_length,
     moves,
     row_entropies,
     stream_path,
     turned,
 )
-from ngpt_lab.data.corpora import Stream
-from ngpt_lab.errors import InputError
 from ngpt_lab.models import GPT, NGPT, Decoder, Dims, Nemotron
 from ngpt_lab.models.ngpt import SphereResidual
 from ngpt_lab.nn.scale import signed
@@ -30,21 +26,6 @@ from ngpt_lab.sphere import lerp, slerp, unit
 
 DIMS = Dims(vocab_size=53, d_model=24, n_layers=2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=40)
 PARTS = [("attention", 0), ("mlp", 0), ("attention", 1), ("mlp", 1)]
-
-
-class Text(Stream):
-    """One document in memory."""
-
-    bytes, documents = None, np.zeros(1, np.int64)
-
-    def __init__(self, tokens: Tensor) -> None:
-        self.tokens = tokens.numpy().astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-        return self.tokens[starts[:, None] + np.arange(length)]
 
 
 @pytest.fixture(autouse=True)
@@ -190,40 +171,3 @@ def test_what_the_decoder_itself_does_is_one_of_the_two(path: Callable[..., Tens
 
 def test_a_decoder_without_eigen_learning_rates_has_no_gap(tokens: Tensor):
     assert lerp_slerp_gap(GPT(DIMS), tokens).empty
-
-
-def test_a_decoder_that_looks_at_one_token_has_the_same_loss_at_every_length():
-    decoder = Nemotron(DIMS)
-    for block in decoder.blocks:
-        block.attention.out.weight.data.zero_()
-    text = torch.randint(53, (700,), dtype=torch.uint8)
-    frame = loss_by_length(decoder, Text(text), [8, 16, 64, 128], windows=3)
-    assert frame["length"].to_list() == [8, 16, 64, 128]
-    assert frame["loss"].to_numpy() == pytest.approx(frame["loss"][0], abs=1e-6)
-    assert frame["perplexity"].to_numpy() == pytest.approx(np.exp(frame["loss"].to_numpy()))
-
-
-def test_the_loss_at_a_length_is_that_of_the_last_tokens_after_so_many(decoder: Decoder):
-    text = torch.randint(53, (257,), dtype=torch.uint8)
-    frame = loss_by_length(decoder, Text(text), [8, 64], windows=4).set_index("length")["loss"]
-    for length in (8, 64):
-        losses = []
-        for end in (64, 128, 192, 256):
-            context, following = text[end - length : end].long(), text[end - length + 1 : end + 1].long()
-            logits = decoder(context[None])[0, -4:].detach().double()
-            losses.append(torch.nn.functional.cross_entropy(logits, following[-4:]))
-        assert frame[length] == pytest.approx(float(torch.stack(losses).mean()), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("text", "lengths", "windows", "told"),
-    [
-        (torch.zeros(64, dtype=torch.uint8), [8, 64], 2, "has 64 tokens and length 64 needs one more"),
-        (torch.full((99,), 53), [8], 2, "token id 53 and the decoder 53 ids"),
-        (torch.zeros(99, dtype=torch.uint8), [], 2, "at least 1"),
-        (torch.zeros(99, dtype=torch.uint8), [8], 0, "at least 1"),
-    ],
-)
-def test_a_text_that_does_not_fit_is_refused(text: Tensor, lengths: list[int], windows: int, told: str):
-    with pytest.raises(InputError, match=told):
-        loss_by_length(Nemotron(DIMS), Text(text), lengths, windows)

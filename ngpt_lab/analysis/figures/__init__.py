@@ -18,10 +18,11 @@ from ngpt_lab.analysis.figures.inside import (
     norm_error,
     scales_over_time,
 )
+from ngpt_lab.analysis.figures.lengths import loss_change_by_length, perplexity_by_length
 from ngpt_lab.analysis.figures.losses import loss_by_budget, loss_by_effort, validation_during_training
 from ngpt_lab.analysis.figures.rotation import weight_rotation
 from ngpt_lab.analysis.figures.scales import scale_histograms, scales_by_layer
-from ngpt_lab.analysis.figures.stream import attention_entropy, lerp_slerp_gap, perplexity_by_length, stream_path
+from ngpt_lab.analysis.figures.stream import attention_entropy, lerp_slerp_gap, stream_path
 from ngpt_lab.analysis.figures.tuning import learning_rate_curves, tuning_curves
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "lerp_slerp_gap",
     "loss_by_budget",
     "loss_by_effort",
+    "loss_change_by_length",
     "loss_curves",
     "norm_error",
     "paired_differences",

@@ -1,22 +1,19 @@
-"""What happens to the residual stream and the attention: steps, gaps, entropy, length."""
+"""What happens to the residual stream and the attention: steps, gaps, entropy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from ngpt_lab.analysis.figures.legends import legend_below
 from ngpt_lab.analysis.figures.series import arm_order, by_arm, by_layer, draw_series, drawable, in_order
-from ngpt_lab.analysis.figures.style import REFERENCE_LINE, few_log_ticks, filled_panels, from_zero, panel_title, single
+from ngpt_lab.analysis.figures.style import REFERENCE_LINE, filled_panels, from_zero, panel_title, single
 
 SUBLAYERS = {"attention": "attention", "mlp": "MLP"}
-_STEEP = 5
-"""Perplexities that span this factor stand on a log axis."""
 
 
 def stream_path(path: pd.DataFrame, arms: Sequence[str] = ()) -> Figure | None:
@@ -110,41 +107,3 @@ def attention_entropy(entropy: pd.DataFrame, arms: Sequence[str] = ()) -> Figure
     axes.set_ylabel("entropy of attention (nats)")
     legend_below(figure)
     return figure
-
-
-def perplexity_by_length(perplexities: pd.DataFrame, arms: Sequence[str] = ()) -> Figure | None:
-    """Perplexity against the length of the text read, a panel a training length (arXiv 2410.01131, Fig. 13).
-
-    Read off it: whether a model still reads texts longer than those it was trained on (right of the dashed line). Columns
-    arm, seed, length, perplexity; `trained_length` where known.
-    """
-    rows = drawable(perplexities, arms, "length", "perplexity")
-    if rows.empty:
-        return None
-    known = "trained_length" in rows and rows["trained_length"].notna().any()
-    panels: list[tuple[Any, pd.DataFrame]] = list(rows.groupby("trained_length")) if known else [(None, rows)]
-    figure, places = filled_panels(len(panels))
-    for axes, (trained, here) in zip(places, panels, strict=True):
-        for arm, style, own in by_arm(here, arm_order(rows, arms)):
-            draw_series(axes, own, "length", "perplexity", style, arm)
-        if trained is not None:
-            axes.axvline(float(trained), **REFERENCE_LINE, label="trained length")
-            panel_title(axes, f"trained on {int(trained)} tokens")
-        _lengths_axis(axes, here)
-    for axes in places[::3]:
-        axes.set_ylabel("perplexity")
-    legend_below(figure)
-    return figure
-
-
-def _lengths_axis(axes: Axes, rows: pd.DataFrame) -> None:
-    lengths = sorted(rows["length"].unique())
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(lengths[:: -(-len(lengths) // 7)]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.tick_params(axis="x", labelrotation=35 if len(lengths) > 4 else 0)
-    axes.set_xlabel("length of the text (tokens)")
-    if rows["perplexity"].max() > _STEEP * rows["perplexity"].min() > 0:
-        axes.set_yscale("log")
-        few_log_ticks(axes.yaxis)
