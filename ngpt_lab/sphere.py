@@ -8,10 +8,12 @@ vector alone and keeps zero at zero.
 import torch
 from torch import Tensor
 
+WIDE = (torch.float32, torch.float64)
+
 
 def widen(x: Tensor) -> Tensor:
     """`x` in float32, or in its own dtype if that is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in WIDE else x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def length(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:

@@ -1,1 +1,1 @@
-"""Text from a decoder, without Hugging Face."""
+"""Texts continued by a decoder: a cache, how the next token is chosen, and pieces of text as they come."""

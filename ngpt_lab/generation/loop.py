@@ -1,0 +1,103 @@
+"""Texts continued token by token."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ngpt_lab.errors import InputError
+from ngpt_lab.generation.cache import FixedCache
+from ngpt_lab.generation.sampling import Greedy, Sampler
+from ngpt_lab.models.decoder import Block, Decoder, last
+from ngpt_lab.nn.attention import Attend, Cache, Context, causal_mask
+
+
+@torch.inference_mode()
+def generate(
+    decoder: Decoder,
+    tokens: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler | None = None,
+    stop: Collection[int] = (),
+) -> Iterator[Tensor]:
+    """The ids that follow, (B,) at a time, as they are chosen; a row that has ended repeats the id it ended with.
+
+    Args:
+        decoder: what gives the logits, in evaluation mode.
+        tokens: the texts so far (B, T), the shorter ones padded on the left.
+        attention_mask: 1 where `tokens` holds text and 0 where padding (B, T); by default all is text.
+        max_new_tokens: how many ids come at most.
+        sampler: how an id is chosen from logits; by default the likeliest.
+        stop: ids that end a row; once every row has ended, no more come.
+
+    Raises:
+        InputError: nothing to continue, padding at the end of a text, or no new token asked for.
+    """
+    mask, choose = _padding(tokens, attention_mask, max_new_tokens), sampler or Greedy()
+    longest = tokens.shape[1] + max_new_tokens
+    cache = FixedCache(longest - 1)
+    positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    if mask is not None:
+        positions, mask = (mask.cumsum(dim=1) - 1).clamp_min(0), F.pad(mask, (0, max_new_tokens), value=1)
+    ends, ended = torch.tensor(sorted(stop), dtype=tokens.dtype, device=tokens.device), None
+    for length in range(tokens.shape[1], longest):
+        new = choose(last_logits(decoder, tokens, positions, None if mask is None else mask[:, :length], cache))
+        if len(ends):
+            new = new if ended is None else torch.where(ended, tokens[:, -1], new)
+            ended = torch.isin(new, ends)
+        yield new
+        if ended is not None and bool(ended.all()):
+            return
+        tokens, positions = new[:, None], positions[:, -1:] + 1
+
+
+def last_logits(decoder: Decoder, tokens: Tensor, positions: Tensor, attention_mask: Tensor | None, cache: Cache) -> Tensor:
+    """Logits (B, V) after the last of `tokens` (B, T): the last block makes only keys and values of the others.
+
+    Args:
+        decoder: with its head.
+        tokens: the last T of S positions; the cache holds the others.
+        positions: theirs (B or 1, T).
+        attention_mask: which of the S positions hold a token (B, S); None means all.
+        cache: it is extended.
+    """
+    length = tokens.shape[1]
+    mask = causal_mask(length, cache.get_seq_length() + length, attention_mask, tokens.device)
+    context = decoder.context(positions, mask, cache, decoder.attend)
+    of_last = replace(context, mask=None if mask is None else mask[:, :, -1:], attend=partial(_last_query, decoder.attend))
+
+    def carry_out(block: Block, x: Tensor, context: Context, first: Tensor | None) -> tuple[Tensor, Tensor]:
+        if length == 1 or block is not decoder.blocks[-1]:
+            return block(x, context, first)
+        y, own = block.attention(block.attention_residual.read(x), of_last, first)
+        x = block.attention_residual.write(x[:, -1:], y)
+        return block.mlp_residual.write(x, block.mlp(block.mlp_residual.read(x))), own
+
+    x = last(decoder.through(decoder.embedding(tokens), context, carry_out))
+    return decoder.logits(decoder.final(x))[:, 0]
+
+
+def _last_query(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
+    return attend(q[:, :, -1:], k, v, mask, scale, dropout)
+
+
+def _padding(tokens: Tensor, attention_mask: Tensor | None, max_new_tokens: int) -> Tensor | None:
+    """The mask (B, T) as whole numbers; None where it hides nothing."""
+    if tokens.dim() != 2 or not tokens.numel():
+        raise InputError(f"the tokens to continue have the shape {tuple(tokens.shape)}: give (rows, length), neither of them 0")
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}: it must be at least 1")
+    if attention_mask is None:
+        return None
+    if attention_mask.shape != tokens.shape:
+        raise InputError(
+            f"attention_mask is {tuple(attention_mask.shape)} and the tokens are {tuple(tokens.shape)}: give one each"
+        )
+    if not bool(attention_mask[:, -1].all()):
+        raise InputError("attention_mask hides the end of a text, which cannot be continued then: pad on the left")
+    return None if bool(attention_mask.all()) else attention_mask.long()
