@@ -106,22 +106,13 @@ def loss_by_length(decoder: Decoder, stream: Stream, lengths: Sequence[int], win
 
 def _losses(decoder: Decoder, tokens: Tensor, targets: Tensor) -> Tensor:
     """The mean loss of each row's last positions, (B,): no logits are made of the others, and few at once of these."""
-    features = _features(decoder, tokens.to(decoder.embedding.weight.device))[:, -targets.shape[1] :].flatten(0, 1)
+    features = decoder.features(tokens.to(decoder.embedding.weight.device))[:, -targets.shape[1] :].flatten(0, 1)
     rows = max(1, LOGITS // decoder.dims.vocab_size)
     losses = [
         F.cross_entropy(decoder.logits(some[None])[0].cpu().double(), own, reduction="none")
         for some, own in zip(features.split(rows), targets.flatten().split(rows), strict=True)
     ]
     return torch.cat(losses).view_as(targets).mean(dim=1)
-
-
-def _features(decoder: Decoder, tokens: Tensor) -> Tensor:
-    """`Decoder.features` without keeping the stream after each block, which at 32k tokens is most of the memory."""
-    positions = torch.arange(tokens.shape[1], device=tokens.device)
-    x, context, first = decoder.embedding(tokens), decoder.context(positions, None, None, decoder.attend), None
-    for block in decoder.blocks:
-        x, first = block(x, context, first)
-    return decoder.final(x)
 
 
 def _check(stream: Stream, lengths: Sequence[int], windows: int) -> None:

@@ -19,7 +19,7 @@ from ngpt_lab.hf.configuration import NGPTConfig
 from ngpt_lab.hf.resizing import resized_rows, resized_scale
 from ngpt_lab.interop.fields import Fields
 from ngpt_lab.interop.hf_ngpt import DEFAULTS, KIND, build
-from ngpt_lab.models.decoder import Block
+from ngpt_lab.models.decoder import Block, last
 from ngpt_lab.nn.attention import Attend, Context
 from ngpt_lab.nn.linear import StreamMatrix
 from ngpt_lab.nn.scale import Scale
@@ -171,8 +171,9 @@ class NGPTModel(NGPTPreTrainedModel):
         show_weights = self.config.output_attentions if output_attentions is None else output_attentions
         weights: list[Tensor] = []
         attend = self._attend(weights, output_attentions=show_weights, position_ids=position_ids, **kwargs)
-        stream = self.decoder.through(x, self._context(position_ids, mask, past, attend), self._call())
+        through = self.decoder.through(x, self._context(position_ids, mask, past, attend), self._call())
         show_stream = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        stream = list(through) if show_stream else [last(through)]
         return BaseModelOutputWithPast(
             last_hidden_state=self.decoder.final(stream[-1]).to(dtype),
             past_key_values=past,

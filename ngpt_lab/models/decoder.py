@@ -1,6 +1,6 @@
 """The skeleton that every architecture fills with parts; it branches on none of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -111,7 +111,18 @@ class Decoder(nn.Module):
             if part is not self and callable(reset):
                 reset()
 
-    def stream(
+    def stream(self, tokens: Tensor, **seen: Any) -> list[Tensor]:
+        """The residual stream after the embedding and after each block: n_layers + 1 tensors (B, T, C).
+
+        The arguments are those of `enter`.
+        """
+        return list(self.through(*self.enter(tokens, **seen)))
+
+    def features(self, tokens: Tensor, **seen: Any) -> Tensor:
+        """What heads read: the stream after the final part (B, T, C); the arguments are those of `enter`."""
+        return self.final(last(self.through(*self.enter(tokens, **seen))))
+
+    def enter(
         self,
         tokens: Tensor,
         *,
@@ -119,8 +130,8 @@ class Decoder(nn.Module):
         attention_mask: Tensor | None = None,
         cache: Cache | None = None,
         documents: Tensor | None = None,
-    ) -> list[Tensor]:
-        """The residual stream after the embedding and after each block: n_layers + 1 tensors (B, T, C).
+    ) -> tuple[Tensor, Context]:
+        """The embedded tokens (B, T, C), and what all blocks of one call share.
 
         Args:
             tokens: ids (B, T), the last T of S positions where a cache holds the others.
@@ -141,7 +152,7 @@ class Decoder(nn.Module):
             counted = torch.arange(past, past + length, device=tokens.device)
             positions = counted if documents is None else positions_within(documents)
         mask = causal_mask(length, past + length, attention_mask, tokens.device, documents)
-        return self.through(self.embedding(tokens), self.context(positions, mask, cache, self.attend))
+        return self.embedding(tokens), self.context(positions, mask, cache, self.attend)
 
     def context(self, positions: Tensor, mask: Tensor | None, cache: Cache | None, attend: Attend) -> Context:
         """What all blocks of one call share.
@@ -155,13 +166,13 @@ class Decoder(nn.Module):
         table = self.rotary.table(torch.atleast_2d(positions))
         return Context(partial(self.rotary.rotate, table=table), mask, cache, attend)
 
-    def through(self, x: Tensor, context: Context, call: Callable[..., Any] = Block.__call__) -> list[Tensor]:
-        """The stream `x` (B, T, C) and what it is after each block; `call` carries a block out, as a checkpointed one."""
-        stream, first = [x], None
+    def through(self, x: Tensor, context: Context, call: Callable[..., Any] = Block.__call__) -> Iterator[Tensor]:
+        """The stream `x` (B, T, C), then what it is after each block; `call` carries a block out, as a checkpointed one."""
+        yield x
+        first = None
         for block in self.blocks:
             x, first = call(block, x, context, first)
-            stream.append(x)
-        return stream
+            yield x
 
     def take_head(self) -> LMHead:
         """Take the language model's head off and return it: a task's head can take its place, logits are had no more."""
@@ -169,10 +180,6 @@ class Decoder(nn.Module):
         if head is None:
             raise InputError("this decoder's language-model head has been taken off already: build it anew")
         return head
-
-    def features(self, tokens: Tensor, **seen: Any) -> Tensor:
-        """What heads read: the stream after the final part (B, T, C); the arguments are those of `stream`."""
-        return self.final(self.stream(tokens, **seen)[-1])
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (B, T, V) of features (B, T, C).
@@ -196,11 +203,18 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Logits (B, T, V); with `targets` (B, T), the ids that follow (-100: left out), their mean cross-entropy in nats.
 
-        The other arguments are those of `stream`.
+        The other arguments are those of `enter`.
         """
         x = self.features(tokens, positions=positions, attention_mask=attention_mask, cache=cache, documents=documents)
         logits = self.logits(x)
         return logits if targets is None else cross_entropy(logits, targets)
+
+
+def last(stream: Iterator[Tensor]) -> Tensor:
+    """The last of what `Decoder.through` gives; without gradients, nothing of the others is held."""
+    for x in stream:  # noqa: B007
+        pass
+    return x
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
