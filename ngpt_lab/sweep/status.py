@@ -37,7 +37,14 @@ ERROR_LENGTH = 80
 WIDE = 160
 SILENCE_S = 120
 """Seconds after which a run that writes nothing counts as interrupted."""
-COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "waiting": "dim"}
+COLOURS = {
+    "finished": "green",
+    "failed": "red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "waiting": "dim",
+    "imported": "blue",
+}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ngpt_lab.analysis.states import STATES
 from ngpt_lab.errors import InputError
 from ngpt_lab.sweep import status
 from ngpt_lab.sweep.results import write_results
@@ -118,3 +119,14 @@ def test_it_loads_nothing_heavy(sweep: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(sweep)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_import_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("model: {}\n")
+    (tmp_path / "run.json").write_text('{"status": "imported", "error": null, "model": {"parameters": 10}}')
+    assert "imported" in told(tmp_path, capsys)
+    assert [run["state"] for run in states(tmp_path, capsys).values()] == ["imported"]
+
+
+def test_every_state_has_a_colour() -> None:
+    assert set(status.COLOURS) == set(STATES)
