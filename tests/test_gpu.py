@@ -92,3 +92,38 @@ def test_a_loss_that_is_not_finite_stops_a_run_on_the_gpu_within_a_step(
         "step-000010.ckpt",
         "step-000020.ckpt",
     ]
+
+
+# flash_attention_2 needs the package flash-attn; where it is not installed the others are held against each other.
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")  # transformers passes it
+@torch.no_grad()
+def test_hugging_face_s_classes_continue_alike_in_bf16_with_every_cache_and_attention(attention: str) -> None:
+    from ngpt_lab.hf import NGPTConfig, NGPTForCausalLM
+
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}
+    torch.manual_seed(0)
+    model = NGPTForCausalLM(NGPTConfig(vocab_size=256, **sizes, **heads)).cuda().eval()
+    tokens = torch.randint(0, 256, (2, 24), device="cuda")
+    mask = (torch.arange(24, device="cuda") >= torch.tensor([[0], [7]], device="cuda")).long()
+    told = {"attention_mask": mask, "max_new_tokens": 8, "do_sample": False}
+    model.set_attn_implementation("eager")
+    expected = model.generate(tokens, **told)
+    model.set_attn_implementation(attention)
+    assert torch.equal(model.generate(tokens, **told), expected)
+    assert torch.equal(model.generate(tokens, **told, cache_implementation="static"), expected)
+    half = model.to(torch.bfloat16)(tokens, attention_mask=mask).logits
+    assert half.dtype == torch.bfloat16
+    assert half[mask.bool()].isfinite().all()
+
+
+@torch.no_grad()
+def test_our_own_loop_continues_on_the_gpu_as_on_the_cpu() -> None:
+    from ngpt_lab.generation.loop import generate
+
+    torch.manual_seed(0)
+    decoder, tokens = NGPT(DIMS).double().eval(), torch.randint(0, 256, (2, 24))
+    here = torch.stack(list(generate(decoder, tokens, max_new_tokens=16)))
+    there = torch.stack(list(generate(decoder.cuda(), tokens.cuda(), max_new_tokens=16)))
+    assert torch.equal(here, there.cpu())
