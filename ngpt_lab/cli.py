@@ -42,6 +42,8 @@ MODULES = {
     "tables": "ngpt_lab.analysis.tables_command",
     "bench": "ngpt_lab.bench.command",
 }
+# They clean up what they have half written, and know of no signal.
+WRITERS = ("tokenize", "import", "export")
 GO_ON = ("compare", "sweep", "tokenize")
 AGAIN = "the same command goes on with what is missing"
 
@@ -59,9 +61,9 @@ def run(arguments: list[str]) -> None:
             from ngpt_lab.training.cli import CLI
 
             CLI(arguments, signals=signals)
-    elif command == "tokenize":
+    elif command in WRITERS:
         with Signals() as signals:
-            signals.go_on = AGAIN
+            signals.go_on = AGAIN if command in GO_ON else ""
             import_module(MODULES[command]).main(arguments[1:])
     elif command in MODULES:
         import_module(MODULES[command]).main(arguments[1:])

@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_a_run_on_the_gpu_within_a_step(
 
 # flash_attention_2 needs the package flash-attn; where it is not installed the others are held against each other.
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
-@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")  # transformers passes it
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what transformers and the compiler call in torch
 @torch.no_grad()
 def test_hugging_face_s_classes_continue_alike_in_bf16_with_every_cache_and_attention(attention: str) -> None:
     from ngpt_lab.hf import NGPTConfig, NGPTForCausalLM

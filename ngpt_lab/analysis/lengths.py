@@ -35,14 +35,15 @@ def window_losses(decoder: Decoder, stream: Stream, lengths: Sequence[int], wind
         windows: how many places to score at, spread evenly; fewer where the text has no room for them side by side.
 
     Raises:
-        InputError: no length, one below 1, a text that is too short or not of the decoder's vocabulary, or no windows.
+        InputError: no length, one below 1 or twice, no windows, or a text that is too short or not of the decoder's vocabulary.
     """
     _check(stream, lengths, windows)
     laid = AcrossDocuments(stream, max(lengths))
     tokens, targets, _ = laid.batch(laid.held_out(windows))
-    if int(targets.max()) >= decoder.dims.vocab_size:
+    largest = int(max(tokens.max(), targets.max()))
+    if largest >= decoder.dims.vocab_size:
         raise InputError(
-            f"the text has token id {int(targets.max())} and the decoder {decoder.dims.vocab_size} ids: "
+            f"the text has token id {largest} and the decoder {decoder.dims.vocab_size} ids: "
             "use the tokenizer it was trained with"
         )
     scored = scored_tokens(lengths)
@@ -118,6 +119,8 @@ def _losses(decoder: Decoder, tokens: Tensor, targets: Tensor) -> Tensor:
 def _check(stream: Stream, lengths: Sequence[int], windows: int) -> None:
     if not lengths or min(lengths) < 1 or windows < 1:
         raise InputError(f"lengths are {list(lengths)} and windows {windows}: give lengths and windows of at least 1")
+    if len(set(lengths)) < len(lengths):
+        raise InputError(f"lengths are {list(lengths)}: give each of them once")
     if len(stream) <= max(lengths):
         raise InputError(
             f"the text has {len(stream)} tokens and length {max(lengths)} needs one more than that: use shorter ones"

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     import torch  # takes a while: not needed to tell usage
 
     from ngpt_lab.bench.generate import Work, measure
-    from ngpt_lab.generation.command import usable
+    from ngpt_lab.machine import usable
 
     measured = measure(
         dims(options),

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from ngpt_lab.data.windows import Batch, Windows
 from ngpt_lab.data.workers import read_ahead
 from ngpt_lab.errors import InputError
 
+T = TypeVar("T")
 # Training does not end with the data. A loader without a length makes Lightning fetch one batch ahead, and a run
 # that goes on from a checkpoint would skip that batch.
 ENDLESS = 10**9
@@ -38,27 +39,27 @@ class Rank:
 
 
 @dataclass
-class NumberedBatches(ABC):
+class Numbered(ABC, Generic[T]):
     """Training batches k = 0, 1, ... without end; where it stands is one number.
 
     Args:
         next: the number of the next batch.
-        num_workers: how many processes read ahead; with 0 this one reads.
     """
 
     next: int = field(default=0, kw_only=True)
-    num_workers: int = field(default=0, kw_only=True)
 
     @abstractmethod
-    def batch(self, k: int) -> Batch:
+    def batch(self, k: int) -> T:
         """This rank's rows of batch k."""
 
     @abstractmethod
     def identity(self, k: int) -> dict[str, Any]:
         """What batch k is made of, over all ranks: JSON from which it can be read again."""
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self._read_ahead() if self.num_workers else self._read_here()
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            self.next += 1
+            yield self.batch(self.next - 1)
 
     def __len__(self) -> int:
         return ENDLESS
@@ -71,10 +72,19 @@ class NumberedBatches(ABC):
         """Go on with the batch a state names."""
         self.next = state["next"]
 
-    def _read_here(self) -> Iterator[Batch]:
-        while True:
-            self.next += 1
-            yield self.batch(self.next - 1)
+
+@dataclass
+class NumberedBatches(Numbered[Batch]):
+    """Such batches of windows.
+
+    Args:
+        num_workers: how many processes read ahead; with 0 this one reads.
+    """
+
+    num_workers: int = field(default=0, kw_only=True)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._read_ahead() if self.num_workers else super().__iter__()
 
     def _read_ahead(self) -> Iterator[Batch]:
         numbers = range(self.next, self.next + ENDLESS)

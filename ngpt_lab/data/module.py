@@ -1,16 +1,15 @@
 """The data module of every model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from ngpt_lab.data.corpora import Corpus, Stream
-from ngpt_lab.data.loader import HeldOutLoader, NumberedBatches, Rank, WindowLoader
+from ngpt_lab.data.loader import HeldOutLoader, NumberedBatches, WindowLoader
+from ngpt_lab.data.replayed import ReplayedDataModule, check_at_least
 from ngpt_lab.data.sources.library import StandardLibrary
 from ngpt_lab.data.sources.source import Source
 from ngpt_lab.data.tokenizers import Tokenizer
@@ -19,7 +18,7 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.machine import cores
 
 
-class WindowDataModule(LightningDataModule):
+class WindowDataModule(ReplayedDataModule):
     """Windows of tokens, in an order that depends on the seed and the tokens alone.
 
     Nothing is read before `prepare_data`, which turns text into tokens where that has not been done.
@@ -148,17 +147,6 @@ class WindowDataModule(LightningDataModule):
             "windows": self._windows_name,
         }
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuse to go on training from a checkpoint whose batches were others; evaluating one on any text is fine."""
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        for name, now in self.state_dict().items():
-            if state_dict.get(name) != now:
-                raise InputError(
-                    f"the checkpoint was trained with data.{name} {state_dict.get(name)} and this run has {now}: "
-                    "restore the data and its settings, or start a new run without the checkpoint"
-                )
-
     def _training(self) -> list[WindowLoader]:
         """The training batches of each corpus."""
         return [
@@ -169,9 +157,6 @@ class WindowDataModule(LightningDataModule):
     def _held_out(self, stream: Stream) -> HeldOutLoader:
         windows = self.windows(stream, self.seq_len)
         return HeldOutLoader(windows, windows.held_out(self.eval_windows), self.batch_size, self._rank())
-
-    def _rank(self) -> Rank:
-        return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()
 
     @cached_property
     def _laid(self) -> list[Windows]:
@@ -201,13 +186,3 @@ class TextDataModule(WindowDataModule):
 
     def __init__(self, source: Source | None = None, **kwargs: Any) -> None:
         super().__init__([StandardLibrary() if source is None else source], **kwargs)
-
-
-def check_at_least(least: int, name: str, value: int) -> None:
-    """Refuse a number below the least that makes sense.
-
-    Raises:
-        InputError: names the setting.
-    """
-    if value < least:
-        raise InputError(f"--data.{name} is {value}: it must be at least {least}")

@@ -6,7 +6,8 @@ from typing import Any
 
 from ngpt_lab.data.corpora import Corpus
 from ngpt_lab.data.loader import HeldOutLoader, NumberedBatches, SwitchingLoader
-from ngpt_lab.data.module import WindowDataModule, check_at_least
+from ngpt_lab.data.module import WindowDataModule
+from ngpt_lab.data.replayed import check_at_least
 from ngpt_lab.data.sources.source import Source
 from ngpt_lab.data.tokenizers import BPE, Tokenizer
 from ngpt_lab.errors import InputError

@@ -30,7 +30,7 @@ ZERO = "\0"
 
 
 class TextTokenizer:
-    """What a tokenizer folder makes of text: the ids of Hugging Face's AutoTokenizer, less the special tokens that it adds.
+    """What a tokenizer folder makes of text, with the ids of Hugging Face's AutoTokenizer.
 
     A special token that the text spells is that token.
 
@@ -64,8 +64,12 @@ class TextTokenizer:
         return None if token is None else self._ids.get(token)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+        """The ids of a text, less the special tokens that AutoTokenizer adds."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_with_template(self, text: str) -> list[int]:
+        """The ids of a text as AutoTokenizer gives them: with the tokens that the tokenizer's template adds, if any."""
+        return self._tokenizer.encode(text).ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, special tokens spelled out."""
@@ -99,18 +103,21 @@ def special_token(folder: Path, role: str) -> str | None:
     return None
 
 
-def write_tokenizer(encoder: Encoder, folder: Path) -> None:
-    """Write an encoder as a tokenizer folder; the separator becomes the token that ends a text, and fills up batches.
+def write_tokenizer(encoder: Encoder, folder: Path) -> bool:
+    """Write an encoder as a tokenizer folder; False where such an encoder has no file that it could be written as.
+
+    The separator becomes the token that ends a text, and fills up batches.
 
     Raises:
-        InputError: it cannot be written, or such an encoder has no file.
+        InputError: it cannot be written.
     """
     if isinstance(encoder, ByteEncoder):
         write_tokenizer_files(byte_tokenizer(), ZERO, 0, folder)
     elif isinstance(encoder, FileEncoder):
         write_tokenizer_files(json.loads(encoder.content), encoder.separator_token, encoder.separator, folder)
     else:
-        raise InputError(f"{type(encoder).__name__} has no {TOKENIZER_JSON} that it could be written as")
+        return False
+    return True
 
 
 def write_store_tokenizer(store: Path, folder: Path) -> bool:

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from ngpt_lab.data.corpora import Stream
 from ngpt_lab.data.order import evenly_spaced
-
-# The target of a token whose successor is not to be predicted.
-IGNORED = -100
+from ngpt_lab.nn.labels import IGNORED
 
 # The windows of so many documents are counted together: eight bytes of index for each such block, and microseconds to
 # find a document within one.

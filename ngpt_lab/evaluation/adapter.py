@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ from ngpt_lab.generation.loop import generate
 from ngpt_lab.generation.sampling import Greedy, Sampler, Sampling
 from ngpt_lab.models import Decoder
 
+# What log-probabilities are made in.
+SOFTMAX = torch.float32
 # Logits that are held at once.
 LOGITS = 2**27
 # What the harness's own `hf` model continues a text by at most, where a task does not say.
@@ -35,18 +37,28 @@ class DecoderLM(TemplateLM):
     """Scores and continues texts with the conventions of the harness's `hf` model, whose numbers it gives.
 
     A text without a context follows the token that begins texts, or else the one that ends them; what is longer than
-    `max_length` loses its beginning. Log-probabilities are made in float32, whatever the weights are stored in.
+    `max_length` loses its beginning. Log-probabilities are made in float32, whatever the weights are stored in: they are those
+    of `hf` with `softmax_dtype=float32`, which by itself makes them in the type of the weights.
 
     Args:
         decoder: with its language-model head, in evaluation mode.
         tokenizer: that of its training.
         max_length: how many tokens it reads at once.
         batch_size: how many texts it reads at once.
+        stop: the ids that end a text; by default the tokenizer's alone, if it has one.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        batch_size: int,
+        stop: Collection[int] | None = None,
+    ) -> None:
         super().__init__()
         self.decoder, self.tokenizer, self.max_length, self.batch_size = decoder, tokenizer, max_length, batch_size
+        self.stop = set(() if self.eot_token_id is None else (self.eot_token_id,)) if stop is None else set(stop)
         self._device = decoder.embedding.weight.device
         # How many requests were longer than that and lost their beginning.
         self.cut = 0
@@ -128,8 +140,8 @@ class DecoderLM(TemplateLM):
         found = []
         rows = max(1, LOGITS // self.decoder.dims.vocab_size)
         for some, own in zip(x.split(rows), targets.to(x.device).split(rows), strict=True):
-            logits = self.decoder.logits(some[None])[0].float()
-            score = logits.log_softmax(dim=-1).gather(1, own[:, None])[:, 0]
+            logits = self.decoder.logits(some[None])[0]
+            score = logits.log_softmax(dim=-1, dtype=SOFTMAX).gather(1, own[:, None])[:, 0]
             found.append(torch.stack((score, (logits.argmax(dim=-1) == own).float()), dim=1).cpu())
         return torch.cat(found)
 
@@ -140,18 +152,28 @@ class DecoderLM(TemplateLM):
             alike.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(number)
         texts: dict[int, str] = {}
         for numbers in alike.values():
-            asked = normalize_gen_kwargs(requests[numbers[0]].args[1], NEW_TOKENS)
+            asked = self.asked(requests[numbers[0]].args[1])
             room = self.max_length - asked["max_gen_toks"]
-            if room < 1:
-                raise InputError(
-                    f"a task asks for {asked['max_gen_toks']} new tokens, and the decoder reads {self.max_length}: "
-                    "give a longer --max_length, or another task"
-                )
             contexts = {number: self._context(requests[number].args[0], room) for number in numbers}
             longest_first = sorted(numbers, key=lambda number: len(contexts[number]), reverse=True)
             for batch in batched(longest_first, self.batch_size, disable_tqdm):
                 texts |= dict(zip(batch, self._continued([contexts[number] for number in batch], asked), strict=True))
         return [texts[number] for number in range(len(requests))]
+
+    def asked(self, told: dict[str, Any]) -> dict[str, Any]:
+        """How a task wants texts to be continued, from what it says of that.
+
+        Raises:
+            InputError: in a way that is not known here, or with more new tokens than there is room for.
+        """
+        asked = normalize_gen_kwargs(told, NEW_TOKENS)
+        sampler(asked)
+        if not 1 <= asked["max_gen_toks"] < self.max_length:
+            raise InputError(
+                f"a task asks for {asked['max_gen_toks']} new tokens, and the decoder reads {self.max_length}: "
+                "give a longer --max_length, or another task"
+            )
+        return dict(asked)
 
     def _context(self, text: str, room: int) -> list[int]:
         ids = self.tok_encode(text) or [self.prefix_token_id]
@@ -170,12 +192,12 @@ class DecoderLM(TemplateLM):
             mask,
             max_new_tokens=asked["max_gen_toks"],
             sampler=sampler(asked),
-            stop=() if end is None else (end,),
+            stop=self.stop,
         ):
             for row in tuple(going):
                 new[row].append(int(ids[row]))
                 said = self.tokenizer.decode(new[row])
-                if any(stop in said for stop in stops):
+                if new[row][-1] in self.stop or any(stop in said for stop in stops):
                     going.remove(row)
             if not going:
                 break

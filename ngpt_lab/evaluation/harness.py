@@ -14,13 +14,13 @@ from jinja2 import TemplateError
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.evaluation.tasks import Loaded
+from ngpt_lab.interop.exported_task import original_config
 from ngpt_lab.interop.run_tokenizer import remake_tokenizer
 from ngpt_lab.interop.trained import Trained
+from ngpt_lab.interop.weight_files import first_line
 from ngpt_lab.training.resume import recorded
 from ngpt_lab.training.run_record import TOKENIZER
 
-# Of the harness's own `hf` model, where nothing says how much is read at once.
-DEFAULT_LENGTH = 2048
 NEEDED = ("lm_eval", "transformers")
 
 
@@ -53,9 +53,9 @@ def tokenizer_for(trained: Trained, temporary: Path) -> Any:
         if not remake_tokenizer(trained.folder, folder):
             raise InputError(f"{trained.folder} has no tokenizer, and its tokens are not there to tell: tasks need one")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} holds no tokenizer that transformers can read: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # of the tokenizers library all are of this class
+        raise InputError(f"{folder} holds no tokenizer that transformers can read: {first_line(error)}") from error
     if len(tokenizer) > trained.decoder.dims.vocab_size:
         raise InputError(
             f"{folder} has {len(tokenizer)} tokens and the decoder {trained.decoder.dims.vocab_size} ids: it belongs to another"
@@ -64,11 +64,35 @@ def tokenizer_for(trained: Trained, temporary: Path) -> Any:
 
 
 def length_read(trained: Trained) -> int:
-    """How many tokens are read at once unless told otherwise: as in training, or as the config says that was imported."""
-    imported = recorded(trained.folder).get("source", {})
-    trained_with = trained.settings.get("data.init_args.seq_len")
-    said = (trained_with, imported.get("config", {}).get("max_position_embeddings"), DEFAULT_LENGTH)
+    """How many tokens are read at once unless told otherwise, as `hf` does with the export.
+
+    That is as many as in training, as the config says that was imported, or as the model's class in transformers says.
+    """
+    from transformers import NemotronConfig
+
+    from ngpt_lab.hf import NGPTConfig
+
+    of_class = NGPTConfig if trained.decoder.on_sphere else NemotronConfig
+    said = (
+        trained.settings.get("data.init_args.seq_len"),
+        original_config(recorded(trained.folder)).get("max_position_embeddings"),
+        of_class().max_position_embeddings,
+    )
     return next(length for length in said if isinstance(length, int))
+
+
+def check_generation(lm: Any, loaded: Loaded) -> None:
+    """See that texts can be continued as the tasks want it, before any is read.
+
+    Raises:
+        InputError: they cannot.
+    """
+    for name, task in loaded.manager.load(loaded.tasks)["tasks"].items():
+        if task.get_config("output_type") == "generate_until":
+            try:
+                lm.asked(task.get_config("generation_kwargs") or {})
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from error
 
 
 def results(lm: Any, loaded: Loaded, num_fewshot: int | None, limit: float | None) -> dict[str, Any]:
@@ -81,7 +105,8 @@ def results(lm: Any, loaded: Loaded, num_fewshot: int | None, limit: float | Non
         limit: how many texts of each task are read, or which share of them where it is below 1.
 
     Raises:
-        InputError: a task's template names what its data have not, or a text that does not fit.
+        InputError: a task's template names what its data have not, a text that does not fit, fewer texts than are to be shown
+            before each, or whatever else the harness cannot do.
     """
     from lm_eval import simple_evaluate
 
@@ -92,6 +117,10 @@ def results(lm: Any, loaded: Loaded, num_fewshot: int | None, limit: float | Non
             found = simple_evaluate(model=lm, **asked, log_samples=False)
     except TemplateError as error:
         raise InputError(f"a template of a task does not fit its data: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the tasks cannot be carried out: {type(error).__name__}: {first_line(error)}") from error
     groups = found.get("groups", {})
     tasks = {name: scores for name, scores in found["results"].items() if name not in groups}
     return {

@@ -95,15 +95,29 @@ def file(trained: Trained, path: Path) -> tuple[Stream, dict[str, Any]]:
     """A text file as the run's tokenizer reads it.
 
     Raises:
-        InputError: it cannot be read, or the run has no tokenizer.
+        InputError: it cannot be read, is not UTF-8, or the run has no tokenizer.
     """
-    with reading(path):
-        content = path.read_bytes()
+    content = utf8(path)
     tokenizer = tokenizer_of(trained.folder)
     if tokenizer is None:
         raise InputError(f"{trained.folder} has no tokenizer, and its tokens are not there to tell: a text needs one")
     described = {"source": path.name, "fingerprint": hashlib.sha256(content).hexdigest()}
-    return Text(tokenizer.encode(content.decode(errors="replace")), len(content)), described
+    return Text(tokenizer.encode(content.decode()), len(content)), described
+
+
+def utf8(path: Path) -> bytes:
+    """The content of a text file.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8, so that no token could stand for some of its bytes.
+    """
+    with reading(path):
+        content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}): convert it first") from error
+    return content
 
 
 def plain(value: Any) -> Any:

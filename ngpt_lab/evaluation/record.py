@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from ngpt_lab.files import write_atomically
-from ngpt_lab.interop.trained import LAST, WEIGHTS
 from ngpt_lab.training.checkpoints import NAME
 from ngpt_lab.training.resume import recorded
+from ngpt_lab.training.run_weights import find_weights
 
 FOLDER = "eval"
 PACKAGES = ("ngpt-lab", "torch", "lm-eval", "transformers")
@@ -26,7 +26,7 @@ LONGEST_NAME = 80
 
 def checkpoint(path: Path, folder: Path) -> dict[str, Any]:
     """Which weights were evaluated: file and step, None where no step is known."""
-    file = path if path.is_file() else next(path / name for name in (LAST, WEIGHTS) if (path / name).is_file())
+    file = find_weights(path)[1]
     return {"run": folder.resolve().name, "file": file.name, "step": step_of(file, folder)}
 
 

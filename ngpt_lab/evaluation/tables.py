@@ -66,9 +66,9 @@ def with_error(value: float | None, error: float | None) -> str:
     return told(value) if error is None else f"{told(value)} +- {error:.4f}"
 
 
-def within(value: float, low: float | None, high: float | None) -> str:
+def within(value: float | None, low: float | None, high: float | None) -> str:
     """A value and its interval."""
-    return f"{value:.4f}" if low is None or high is None else f"{value:.4f} [{low:.4f}, {high:.4f}]"
+    return told(value) if value is None or low is None or high is None else f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def told(value: Any) -> str:

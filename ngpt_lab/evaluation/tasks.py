@@ -13,6 +13,7 @@ import yaml
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import reading
+from ngpt_lab.interop.weight_files import first_line
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -136,8 +137,3 @@ def loaded(manager: Any, name: str, spec: str) -> list[Any]:
         raise InputError(f"task {name} cannot be set up: {type(error).__name__}: {first_line(error)}") from error
     groups = made.get("groups") or {}
     return [groups[name]] if name in groups else list(made["tasks"].values())
-
-
-def first_line(error: Exception) -> str:
-    """The beginning of what an error says."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

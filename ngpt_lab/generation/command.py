@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ngpt_lab.arguments import OptionParser
 from ngpt_lab.errors import InputError
+from ngpt_lab.machine import usable
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 SEQ_LEN = "data.init_args.seq_len"
 DTYPES = ("stored", "float32", "bfloat16", "float16")
 FILTERS = ("top_k", "top_p", "min_p")
+SEEDS = 2**64
+# The id of no token.
+NONE = -1
 
 
 def main(arguments: list[str]) -> None:
@@ -32,10 +37,9 @@ def main(arguments: list[str]) -> None:
         InputError: bad input.
     """
     options = parser().parse_args(arguments)
-    text = prompt(options)
     import torch  # takes a while: not needed to tell usage
 
-    from ngpt_lab.interop.run_tokenizer import tokenizer_of
+    from ngpt_lab.interop.run_tokenizer import stop_ids, tokenizer_of
     from ngpt_lab.interop.trained import load_trained
 
     if options.max_new_tokens < 1:
@@ -48,9 +52,9 @@ def main(arguments: list[str]) -> None:
     tokenizer = tokenizer_of(trained.folder)
     if tokenizer is None:
         raise InputError(f"{trained.folder} has no tokenizer, and what it was trained on tells of none: put one's files in it")
-    ids = encoded(text, tokenizer, trained.decoder.dims.vocab_size)
+    ids = encoded(prompt(options), tokenizer, trained.decoder.dims.vocab_size)
     warn_of_length(trained, len(ids), options.max_new_tokens)
-    stop = () if tokenizer.eos is None else (tokenizer.eos,)
+    stop = stop_ids(trained.folder, tokenizer.eos)
     new = continuation(trained.decoder.to(device), ids, options.max_new_tokens, chosen_by, stop)
     show(numbers(new) if options.ids else words(new, tokenizer, ids, stop))
 
@@ -105,7 +109,7 @@ def sampler(options: argparse.Namespace, device: torch.device) -> Sampler:
     """How a token is chosen.
 
     Raises:
-        InputError: a value out of its range, or a filter where nothing is drawn.
+        InputError: a value out of its range, or one for drawing where nothing is drawn.
     """
     import torch
 
@@ -113,9 +117,12 @@ def sampler(options: argparse.Namespace, device: torch.device) -> Sampler:
 
     filters = {name: value for name in FILTERS if (value := getattr(options, name)) is not None}
     if options.temperature == 0:
-        if filters:
-            raise InputError(f"--{next(iter(filters))} needs a --temperature above 0: at 0 nothing is drawn")
+        of_drawing = [*filters, *(() if options.seed is None else ("seed",))]
+        if of_drawing:
+            raise InputError(f"--{of_drawing[0]} needs a --temperature above 0: at 0 nothing is drawn")
         return Greedy()
+    if options.seed is not None and not 0 <= options.seed < SEEDS:
+        raise InputError(f"--seed is {options.seed}: it must be at least 0 and below {SEEDS}")
     generator = torch.Generator(device)
     if options.seed is None:
         generator.seed()
@@ -124,33 +131,14 @@ def sampler(options: argparse.Namespace, device: torch.device) -> Sampler:
     return Sampling(options.temperature, **filters, generator=generator)
 
 
-def usable(name: str) -> torch.device:
-    """The device of a name.
-
-    Raises:
-        InputError: there is none, or torch cannot use it.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        told = str(error).partition("\n")[0]
-        raise InputError(
-            f"--device {name} cannot be used here ({told}): give cpu, or a device that this machine has"
-        ) from error
-    return device
-
-
 def encoded(text: str, tokenizer: TextTokenizer, vocab_size: int) -> list[int]:
-    """The ids of the prompt.
+    """The ids of the prompt, with what the tokenizer adds to a text.
 
     Raises:
         InputError: the tokenizer cannot encode it, or is another model's.
     """
     try:
-        ids = tokenizer.encode(text)
+        ids = tokenizer.encode_with_template(text)
     except Exception as error:  # the library's only class of errors
         raise InputError(f"the tokenizer cannot encode the prompt: {str(error).partition(chr(10))[0]}") from error
     if not ids:
@@ -170,16 +158,15 @@ def warn_of_length(trained: Trained, prompt: int, new: int) -> None:
         print(f"ngpt-lab: {told}", file=sys.stderr)
 
 
-def continuation(
-    decoder: Decoder, ids: list[int], max_new_tokens: int, chosen_by: Sampler, stop: tuple[int, ...]
-) -> Iterator[int]:
+def continuation(decoder: Decoder, ids: list[int], max_new_tokens: int, chosen_by: Sampler, stop: set[int]) -> Iterator[int]:
     """The ids that follow those of one text."""
     import torch
 
     from ngpt_lab.generation.loop import generate
 
     tokens = torch.tensor([ids], device=decoder.embedding.weight.device)
-    for new in generate(decoder, tokens, max_new_tokens=max_new_tokens, sampler=chosen_by, stop=stop):
+    # Every id is looked at when it comes, those of a model that ends no text too.
+    for new in generate(decoder, tokens, max_new_tokens=max_new_tokens, sampler=chosen_by, stop=stop or {NONE}):
         yield int(new)
 
 
@@ -189,7 +176,7 @@ def numbers(new: Iterator[int]) -> Iterator[str]:
         yield f"{' ' if at else ''}{token}"
 
 
-def words(new: Iterator[int], tokenizer: TextTokenizer, before: list[int], stop: tuple[int, ...]) -> Iterator[str]:
+def words(new: Iterator[int], tokenizer: TextTokenizer, before: list[int], stop: set[int]) -> Iterator[str]:
     """The text of the ids, without the one that ends it."""
     from ngpt_lab.generation.pieces import Pieces
 
@@ -201,14 +188,18 @@ def words(new: Iterator[int], tokenizer: TextTokenizer, before: list[int], stop:
 
 
 def show(pieces: Iterator[str]) -> None:
-    """Write pieces as they come, and a line break; whoever reads them may have had enough."""
+    """Write pieces as they come, and a line break; whoever reads them may have had enough, or no letter for some of it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    end = ""
     try:
         try:
             for piece in pieces:
+                end = "\n"
                 sys.stdout.write(piece)
                 sys.stdout.flush()
         finally:
-            sys.stdout.write("\n")
+            sys.stdout.write(end)
             sys.stdout.flush()
     except BrokenPipeError:
         # What is left to flush when Python ends would complain once more.

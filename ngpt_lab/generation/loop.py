@@ -1,5 +1,6 @@
 """Texts continued token by token."""
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
@@ -33,10 +34,10 @@ def generate(
         attention_mask: 1 where `tokens` holds text and 0 where padding (B, T); by default all is text.
         max_new_tokens: how many ids come at most.
         sampler: how an id is chosen from logits; by default the likeliest.
-        stop: ids that end a row; once every row has ended, no more come.
+        stop: ids that end a row; once every row has ended, no more come. With none, the device is waited for at the end alone.
 
     Raises:
-        InputError: nothing to continue, padding at the end of a text, or no new token asked for.
+        InputError: nothing to continue, padding at the end of a text, no new token asked for, or logits that are no numbers.
     """
     mask, choose = _padding(tokens, attention_mask, max_new_tokens), sampler or Greedy()
     longest = tokens.shape[1] + max_new_tokens
@@ -45,15 +46,20 @@ def generate(
     if mask is not None:
         positions, mask = (mask.cumsum(dim=1) - 1).clamp_min(0), F.pad(mask, (0, max_new_tokens), value=1)
     ends, ended = torch.tensor(sorted(stop), dtype=tokens.dtype, device=tokens.device), None
+    # The sum of each step's largest logits: it is finite while they are.
+    largest, over = torch.zeros((), device=tokens.device), False
     for length in range(tokens.shape[1], longest):
-        new = choose(last_logits(decoder, tokens, positions, None if mask is None else mask[:, :length], cache))
+        logits = last_logits(decoder, tokens, positions, None if mask is None else mask[:, :length], cache)
+        new, largest = choose(logits), largest + logits.amax(dim=-1).sum(dtype=torch.float32)
         if len(ends):
             new = new if ended is None else torch.where(ended, tokens[:, -1], new)
             ended = torch.isin(new, ends)
+            over = bool(_number(ended.all() + 0 * largest))
         yield new
-        if ended is not None and bool(ended.all()):
+        if over:
             return
         tokens, positions = new[:, None], positions[:, -1:] + 1
+    _number(largest)
 
 
 def last_logits(decoder: Decoder, tokens: Tensor, positions: Tensor, attention_mask: Tensor | None, cache: Cache) -> Tensor:
@@ -80,6 +86,17 @@ def last_logits(decoder: Decoder, tokens: Tensor, positions: Tensor, attention_m
 
     x = last(decoder.through(decoder.embedding(tokens), context, carry_out))
     return decoder.logits(decoder.final(x))[:, 0]
+
+
+def _number(value: Tensor) -> float:
+    """The one number of a tensor, as soon as the device has it."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise InputError(
+            "the model gives logits that are no finite numbers: its weights hold such ones, or are too large for their dtype; "
+            "load it in float32, or take another checkpoint"
+        )
+    return number
 
 
 def _last_query(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:

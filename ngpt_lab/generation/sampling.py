@@ -9,6 +9,8 @@ from torch import Tensor
 from ngpt_lab.errors import InputError
 
 NEVER = float("-inf")
+# Below it, logits over it are no float32 any more.
+COLDEST = 1e-20
 
 
 class Sampler(ABC):
@@ -49,8 +51,8 @@ class Sampling(Sampler):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise InputError(f"temperature is {self.temperature}: it must be above 0 and finite")
+        if not COLDEST <= self.temperature < float("inf"):
+            raise InputError(f"temperature is {self.temperature}: it must be at least {COLDEST:g} and finite")
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k is {self.top_k}: it must be at least 1")
         if not 0 < self.top_p <= 1:
@@ -60,7 +62,9 @@ class Sampling(Sampler):
 
     def __call__(self, logits: Tensor) -> Tensor:
         """See `Sampler`."""
-        return torch.multinomial(self.filtered(logits).softmax(dim=-1), 1, generator=self.generator)[:, 0]
+        # What has no numbers is drawn from too, for whoever looks at the logits to tell of it.
+        probability = self.filtered(logits).softmax(dim=-1).nan_to_num(nan=1.0)
+        return torch.multinomial(probability, 1, generator=self.generator)[:, 0]
 
     def filtered(self, logits: Tensor) -> Tensor:
         """The logits (B, V) in float32 over the temperature; -inf where a token cannot be drawn."""

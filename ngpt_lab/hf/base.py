@@ -1,6 +1,8 @@
 """What the Hugging Face classes share, and the model without a head: our own decoder inside."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from ngpt_lab.hf.resizing import resized_rows, resized_scale
 from ngpt_lab.interop.fields import Fields
 from ngpt_lab.interop.hf_ngpt import DEFAULTS, KIND, build
 from ngpt_lab.models.decoder import Block, last
-from ngpt_lab.nn.attention import Attend, Context
+from ngpt_lab.nn.attention import Context
 from ngpt_lab.nn.linear import StreamMatrix
 from ngpt_lab.nn.scale import Scale
 from ngpt_lab.sphere import unit, widen
@@ -115,8 +117,6 @@ class NGPTPreTrainedModel(PreTrainedModel):
 class NGPTModel(NGPTPreTrainedModel):
     """nGPT without a head: tokens to the residual stream."""
 
-    # Read by transformers' attention functions.
-    is_causal = True
     gradient_checkpointing = False
 
     def __init__(self, config: NGPTConfig) -> None:
@@ -125,7 +125,10 @@ class NGPTModel(NGPTPreTrainedModel):
         for name, part in self.decoder.named_modules():
             if name.endswith("alpha") and torch.finfo(self.dtype).bits < 32:
                 part.float()
-        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        for block in self.decoder.blocks:
+            layer: Any = block.attention  # gets what transformers' attention functions ask of one
+            layer.layer_idx, layer.is_causal, layer.config = layer.layer, True, config
+            layer.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.post_init()
 
     @can_return_tuple  # type: ignore[untyped-decorator]
@@ -171,7 +174,7 @@ class NGPTModel(NGPTPreTrainedModel):
         show_weights = self.config.output_attentions if output_attentions is None else output_attentions
         weights: list[Tensor] = []
         attend = self._attend(weights, output_attentions=show_weights, position_ids=position_ids, **kwargs)
-        through = self.decoder.through(x, self._context(position_ids, mask, past, attend), self._call())
+        through = self.decoder.through(x, self._context(position_ids, mask, past), self._call(attend))
         show_stream = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         stream = list(through) if show_stream else [last(through)]
         return BaseModelOutputWithPast(
@@ -189,35 +192,43 @@ class NGPTModel(NGPTPreTrainedModel):
             return None
         return DynamicCache(config=self.config) if wanted and given is None else given
 
-    def _attend(self, weights: list[Tensor], **kwargs: Any) -> Attend:
-        """The decoder's attention function, out of transformers'; the weights it shows are appended to `weights`."""
+    def _attend(self, weights: list[Tensor], **kwargs: Any) -> Callable[..., Tensor]:
+        """transformers' attention function for the decoder, told the layer first; weights it shows go to `weights`."""
         name = self.config._attn_implementation
         function = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float, dropout: float) -> Tensor:
+        def attend(layer: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float, dropout: float) -> Tensor:
             if "flash" in (name or "") and v.dtype.itemsize > 2:
                 raise InputError(f"attention {name!r} computes in half precision: load the model with dtype=torch.bfloat16")
             mask = mask if mask is None else mask.to(q.device)
-            out, shown = function(self, q, k, v, mask, scaling=scale, dropout=dropout, **kwargs)
+            out, shown = function(layer, q, k, v, mask, scaling=scale, dropout=dropout, **kwargs)
             if shown is not None:
                 weights.append(shown)
             return out.transpose(1, 2)
 
         return attend
 
-    def _context(self, positions: Tensor, mask: Any, cache: Any, attend: Attend) -> Context:
+    def _context(self, positions: Tensor, mask: Any, cache: Any) -> Context:
         """The decoder's context, for blocks that may stand on several devices."""
         table = self.decoder.rotary.table(positions)
 
         def rotate(x: Tensor) -> Tensor:
-            return self.decoder.rotary.rotate(x, (table[0].to(x.device), table[1].to(x.device)))
+            near = table if table[0].device == x.device else (table[0].to(x.device), table[1].to(x.device))
+            return self.decoder.rotary.rotate(x, near)
 
-        return Context(rotate, mask, cache, attend)
+        return Context(rotate, mask, cache, self.decoder.attend)
 
-    def _call(self) -> Callable[..., Any]:
-        if not (self.gradient_checkpointing and self.training):
-            return Block.__call__
-        return lambda block, *given: self._gradient_checkpointing_func(block.__call__, *given)
+    def _call(self, attend: Callable[..., Tensor]) -> Callable[..., Any]:
+        """Carry a block out with `attend` told its layer, also where it is carried out once more for its gradients."""
+        checkpointed = self.gradient_checkpointing and self.training
+
+        def call(block: Block, x: Tensor, context: Context, first: Tensor | None) -> Any:
+            context = replace(context, attend=partial(attend, block.attention))
+            if checkpointed:
+                return self._gradient_checkpointing_func(block.__call__, x, context, first)
+            return block(x, context, first)
+
+        return call
 
 
 def no_head(*_: Any) -> Any:

@@ -42,13 +42,12 @@ def only_tensor(tensors: dict[str, Any]) -> Tensor:
     return found[0] if isinstance(found, list) else found
 
 
-def key_mapping(of_head: bool) -> list[Any]:
-    """From the reference's names to those of our modules, the language-model head's or all others.
+def key_mapping() -> list[Any]:
+    """From the reference's names to those of our modules.
 
     They match with the base model's prefix and without: transformers adds it or takes it away.
     """
-    lines = ((theirs, ours) for ours, theirs in NAMES.items() if ours.startswith("lm_head") == of_head)
-    return [transform(theirs.removeprefix("model."), ours) for theirs, ours in lines]
+    return [transform(theirs.removeprefix("model."), ours) for ours, theirs in NAMES.items()]
 
 
 def transform(theirs: str, ours: str) -> Any:
@@ -77,7 +76,6 @@ def from_column(theirs: str, tensor: Tensor) -> Tensor:
     return tensor.squeeze(-1) if theirs.endswith(COLUMNS) else tensor
 
 
-def register_keys(model_type: str, with_head: str) -> None:
-    """Tell transformers, of all models of a type and of the class that has a language-model head; again changes nothing."""
-    register_checkpoint_conversion_mapping(model_type, key_mapping(False), overwrite=True)
-    register_checkpoint_conversion_mapping(with_head, key_mapping(True), overwrite=True)
+def register_keys(model_type: str) -> None:
+    """Tell transformers, of all models of a type: also of classes made of ours; again changes nothing."""
+    register_checkpoint_conversion_mapping(model_type, key_mapping(), overwrite=True)

@@ -1,5 +1,6 @@
 """The config of the Hugging Face classes: transformers' own field names, the defaults of Normalized-Nemotron-8B."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -17,10 +18,12 @@ class NGPTConfig(PreTrainedConfig):
 
     `initializer_range`, `suv_init_scaling` and the `*_init_value` enter the forward pass: a scale is used at
     stored * init_value / scaling. `rope_theta` and `partial_rotary_factor` may stand at the top level, in `rope_parameters` or
-    in `rope_scaling`; they are saved at the top level and in `rope_parameters`.
+    in `rope_scaling`; they are saved at the top level and in `rope_parameters`. A `head_dim` of None is
+    hidden_size / num_attention_heads.
 
     Raises:
-        InputError: a config of another model type, or one that gives two values for one of the rope's fields.
+        InputError: a config of another model type, one that gives two values for one of the rope's fields, or something else
+            than a table for all of them.
     """
 
     model_type = "ngpt"
@@ -55,14 +58,16 @@ class NGPTConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Bring the spellings of the rope's fields to one."""
         top = {name: value for name in ROPE_DEFAULTS if (value := kwargs.pop(name, None)) is not None}
-        block = kwargs.pop("rope_scaling", None) or self.rope_parameters or {}
-        for name, value in top.items():
-            if block.get(name, value) != value:
-                raise InputError(f"config: {name} is {value}, but rope_parameters says {block[name]}: keep one")
-        self.rope_parameters = {"rope_type": block.get("type", "default"), **ROPE_DEFAULTS, **top, **block}
-        self.rope_parameters.pop("type", None)
-        if self.head_dim is None:
-            self.head_dim = self.hidden_size // self.num_attention_heads
+        said = top
+        for where, block in (("rope_parameters", self.rope_parameters), ("rope_scaling", kwargs.pop("rope_scaling", None))):
+            found = rope_block(where, block)
+            for name in sorted(said.keys() & found.keys()):
+                if said[name] != found[name]:
+                    raise InputError(f"config: {name} is {said[name]!r}, but {where} says {found[name]!r}: keep one")
+            said = {**said, **found}
+        self.rope_parameters = {"rope_type": "default", **ROPE_DEFAULTS, **said}
+        if self.head_dim is None:  # what sizes are allowed, the decoder says
+            self.head_dim = max(self.hidden_size // max(self.num_attention_heads, 1), 1)
         super().__post_init__(**kwargs)
 
     @property
@@ -85,7 +90,7 @@ class NGPTConfig(PreTrainedConfig):
 
     @property
     def _rope(self) -> dict[str, Any]:
-        return self.rope_parameters or dict(ROPE_DEFAULTS)
+        return {**ROPE_DEFAULTS, **rope_block("rope_parameters", self.rope_parameters)}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -102,3 +107,16 @@ class NGPTConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Its fields, the rope's in both spellings."""
         return {**super().to_dict(), **{name: getattr(self, name) for name in ROPE_DEFAULTS}}
+
+
+def rope_block(where: str, block: object) -> dict[str, Any]:
+    """What a `rope_parameters` or `rope_scaling` says, 4.x's `type` under its name of today.
+
+    Raises:
+        InputError: it is no table.
+    """
+    if not isinstance(block, Mapping | None):
+        raise InputError(f"config: {where} is {block!r}: it must be a table or null")
+    said = {name: value for name, value in (block or {}).items() if value is not None}
+    kind = said.pop("type", None)
+    return {"rope_type": kind, **said} if kind is not None else said

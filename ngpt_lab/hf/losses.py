@@ -1,4 +1,8 @@
-"""What transformers' losses leave to torch: a wide logit's precision, and a clear word about a label that is out of range."""
+"""What transformers' losses leave to torch: a wide logit's precision, and a clear word about a label that is out of range.
+
+Labels are looked at where that costs nothing: on a CPU, and not in compiled code. An accelerator would have to be waited for at
+every step: there, torch's own device assert speaks.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.nn.labels import IGNORED
 from ngpt_lab.sphere import widen
-
-# A label that is left out of the loss.
-IGNORED = -100
 
 
 def next_token_loss(
@@ -25,6 +27,9 @@ def next_token_loss(
 ) -> Tensor:
     """Mean cross-entropy in nats of each position against the next one's label, in float32 or wider.
 
+    The number of transformers' `ForCausalLMLoss`, by the same arguments; but float64 stays as wide as it is, and labels are
+    looked at first.
+
     Args:
         logits: (B, T, V).
         labels: the tokens themselves (B, T), not shifted.
@@ -32,11 +37,17 @@ def next_token_loss(
         num_items_in_batch: what the sum is divided by; by default the number of labels.
         ignore_index: the label that is left out.
         shift_labels: labels (B, T) that are shifted already, in place of `labels`.
+
+    Raises:
+        InputError: a label outside the vocabulary, other than `ignore_index`; see `refuse_labels`.
     """
     following = F.pad(labels, (0, 1), value=ignore_index)[..., 1:] if shift_labels is None else shift_labels
+    refuse_labels(following, vocab_size, ignore_index)
     wide, targets = widen(logits).reshape(-1, vocab_size), following.reshape(-1).to(logits.device)
     if num_items_in_batch is None:
         return F.cross_entropy(wide, targets, ignore_index=ignore_index)
+    if isinstance(num_items_in_batch, Tensor):
+        num_items_in_batch = num_items_in_batch.to(logits.device)
     return F.cross_entropy(wide, targets, ignore_index=ignore_index, reduction="sum") / num_items_in_batch
 
 
@@ -54,15 +65,17 @@ def token_loss(loss: Callable[..., Tensor], logits: Tensor, labels: Tensor, conf
     return loss(logits, labels, config, **seen)
 
 
-def refuse_labels(labels: Tensor, num_labels: int) -> None:
-    """Refuse labels outside 0 ... num_labels - 1.
+def refuse_labels(labels: Tensor, count: int, ignored: int = IGNORED) -> None:
+    """Refuse labels outside 0 ... count - 1, if they are on a CPU and nothing is being compiled.
 
     Raises:
-        InputError: there is one, other than -100.
+        InputError: there is one, other than `ignored`.
     """
-    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))]
+    if torch.compiler.is_compiling() or labels.device.type != "cpu":
+        return
+    wrong = labels[(labels != ignored) & ((labels < 0) | (labels >= count))]
     if wrong.numel():
         raise InputError(
-            f"labels: {int(torch.flatten(wrong)[0])} is no label of a model with {num_labels} of them: "
-            f"use 0 to {num_labels - 1}, or {IGNORED} to leave a position out"
+            f"labels: {int(wrong[0])} is none of the {count} that this model tells apart: use 0 to {count - 1}, or {ignored} "
+            "to leave a position out"
         )

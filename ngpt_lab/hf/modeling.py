@@ -25,6 +25,7 @@ from ngpt_lab.hf.base import NGPTModel, NGPTPreTrainedModel, fields_of
 from ngpt_lab.hf.checkpoint import register_keys
 from ngpt_lab.hf.configuration import NGPTConfig
 from ngpt_lab.hf.losses import next_token_loss, pooled_loss, token_loss
+from ngpt_lab.hf.resizing import fitting_weight
 from ngpt_lab.interop.hf_ngpt import head
 
 
@@ -45,8 +46,8 @@ class NGPTForCausalLM(NGPTPreTrainedModel, GenerationMixin):
         return self.lm_head.matrix
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        """Another output embedding."""
-        self.lm_head.matrix.weight = value.weight
+        """Another output embedding's matrix (V, C); what the logits are scaled by stays."""
+        self.lm_head.matrix.weight = fitting_weight(value, self.lm_head.matrix.weight.shape)
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -124,7 +125,7 @@ AUTO_CLASSES = {
 
 def register() -> None:
     """Tell transformers about the classes and their checkpoints; a second time changes nothing."""
-    register_keys(NGPTConfig.model_type, NGPTForCausalLM.__name__)
+    register_keys(NGPTConfig.model_type)
     AutoConfig.register(NGPTConfig.model_type, NGPTConfig, exist_ok=True)
     for auto, model in AUTO_CLASSES.items():
         auto.register(NGPTConfig, model, exist_ok=True)

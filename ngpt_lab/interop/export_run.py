@@ -20,15 +20,17 @@ from ngpt_lab.data.tokenizer_files import (
 from ngpt_lab.files import write_atomically, writing
 from ngpt_lab.interop.architectures import ARCHITECTURES
 from ngpt_lab.interop.export import EXPORTERS
-from ngpt_lab.interop.exported_task import ENDINGS, any_head, head_config, original_config
+from ngpt_lab.interop.exported_task import any_head, ending, head_config, original_config
 from ngpt_lab.interop.hf_folder import CONFIG, GENERATION, read_json
 from ngpt_lab.interop.model_card import model_card
 from ngpt_lab.interop.new_folder import new_folder
 from ngpt_lab.interop.remote_code import AUTO_MAP, MODULE, remote_code
 from ngpt_lab.interop.run_tokenizer import TOKENIZER, remake_tokenizer
 from ngpt_lab.interop.target import Target
-from ngpt_lab.interop.trained import Trained, load_trained
+from ngpt_lab.interop.trained import Trained, convert, load_trained
 from ngpt_lab.interop.weight_files import SHARD_SIZE, check_shard_size, write_weight_files
+from ngpt_lab.models import Decoder
+from ngpt_lab.nn.scale import Scale
 from ngpt_lab.training.resume import recorded
 
 
@@ -62,9 +64,9 @@ def export_run(checkpoint: Path, folder: Path, dtype: torch.dtype | None = None,
     """
     check_shard_size(shard_size)
     with new_folder(folder) as made:
-        trained = load_trained(checkpoint, dtype)
+        trained = load_trained(checkpoint, None)
         record = recorded(trained.folder)
-        config, tensors = translated(trained, record)
+        config, tensors = translated(trained, record, dtype)
         tokens = keep_tokenizer(trained, made)
         config |= token_ids(tokens, record, config)
         if "auto_map" in config:
@@ -80,32 +82,49 @@ def export_run(checkpoint: Path, folder: Path, dtype: torch.dtype | None = None,
 
 
 @torch.no_grad()
-def translated(trained: Trained, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def translated(
+    trained: Trained, record: Mapping[str, Any], dtype: torch.dtype | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config and the tensors of a model in Hugging Face's terms.
 
+    Args:
+        trained: each weight in its own dtype.
+        record: its run's run.json.
+        dtype: of the tensors; each keeps its own where it is left out.
+
     Raises:
-        InputError: its class cannot hold the decoder.
+        InputError: its class cannot hold the decoder, or no class the head.
     """
     decoder, head = trained.decoder, trained.head
     model_type = "ngpt" if decoder.on_sphere else "nemotron"
-    kind, ending = ARCHITECTURES[model_type], ENDINGS[type(head)]
+    kind, task = ARCHITECTURES[model_type], ending(head)
+    if dtype is not None:
+        widen_scales(decoder)
     with any_head(decoder):
         exported = EXPORTERS[kind.reference.kind](Target(kind.reference.kind, decoder))
-    base = f"{kind.prefixes.get(ending, 'model')}."
+    base = f"{kind.prefixes.get(task, 'model')}."
     tensors = {
         base + name.removeprefix("model.") if name.startswith("model.") else name: tensor
         for name, tensor in exported.state_dict.items()
         if not tensor.is_meta
     }
     tensors |= {} if head is None else {name: tensor.detach() for name, tensor in head.named_parameters()}
+    tensors = {name: convert(name, tensor, dtype) for name, tensor in tensors.items()}
     config = {
         **exported.config,
-        "architectures": [kind.name + ending],
-        "dtype": str(decoder.embedding.weight.dtype).removeprefix("torch."),
+        "architectures": [kind.name + task],
+        "dtype": str(dtype or decoder.embedding.weight.dtype).removeprefix("torch."),
         **longest(record),
         **head_config(head, trained.settings, record),
     }
     return config | ({"auto_map": AUTO_MAP} if decoder.on_sphere else {}), tensors
+
+
+def widen_scales(decoder: Decoder) -> None:
+    """Hold scales in float32 at least: what is stored anew is then rounded once, to the dtype that is written."""
+    for part in decoder.modules():
+        if isinstance(part, Scale):
+            part.stored.data = part.stored.data.to(torch.promote_types(part.stored.dtype, torch.float32))
 
 
 def longest(record: Mapping[str, Any]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.ngpt import ScaledLogits
 from ngpt_lab.nn.heads import SequenceHead, SpanHead, TokenHead
@@ -21,6 +22,18 @@ ENDINGS = {
     TokenHead: "ForTokenClassification",
     SpanHead: "ForQuestionAnswering",
 }
+
+
+def ending(head: nn.Module | None) -> str:
+    """How the name of the class ends that holds a head.
+
+    Raises:
+        InputError: none does.
+    """
+    if type(head) not in ENDINGS:
+        known = ", ".join(kind.__name__ for kind in ENDINGS if kind is not type(None))
+        raise InputError(f"cannot export a task's head of {type(head).__name__}: Hugging Face's classes hold {known}")
+    return ENDINGS[type(head)]
 
 
 @contextmanager

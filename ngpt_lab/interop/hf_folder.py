@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ngpt_lab.data.tokenizer_files import TOKENIZER_FILES
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import reading
 
@@ -15,17 +16,6 @@ CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 GENERATION = "generation_config.json"
-# What a tokenizer can consist of.
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -54,13 +44,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json.
 
     Raises:
-        InputError: there is no such folder, it has none, or that is not a table.
+        InputError: there is no such folder, it has none, that is not a table, or a file of it lies elsewhere.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: give one that Hugging Face's save_pretrained wrote")
+    check_links(folder)
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder} has no {CONFIG}: give a folder that Hugging Face's save_pretrained wrote")
     return read_json(folder / CONFIG)
+
+
+def check_links(folder: Path) -> None:
+    """Refuse a folder that takes in a file from elsewhere by a link: whoever made it may not have been able to read that file.
+
+    The cache of the hub is no elsewhere, whose snapshots/ hold links into the blobs/ beside them.
+
+    Raises:
+        InputError: it has such a link.
+    """
+    whole = folder.resolve()
+    own = [whole, *([whole.parents[1] / "blobs"] if whole.parent.name == "snapshots" else [])]
+    for path in sorted(folder.iterdir()):
+        read = path.name in (CONFIG, INDEX, GENERATION, *TOKENIZER_FILES) or path.suffix == ".safetensors"
+        if read and path.is_symlink() and path.is_file() and not any(path.resolve().is_relative_to(place) for place in own):
+            raise InputError(f"{path} is a link to {path.resolve()}, outside of its folder: put the file itself there")
 
 
 class FolderTensors(Mapping[str, Tensor]):

@@ -13,17 +13,18 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
+from ngpt_lab.data.tokenizer_files import TOKENIZER_CONFIG, TOKENIZER_FILES
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically, writing
 from ngpt_lab.interop.architectures import Architecture, architecture
-from ngpt_lab.interop.hf_folder import CONFIG, GENERATION, TOKENIZER, FolderTensors, read_config, read_json
+from ngpt_lab.interop.hf_folder import CONFIG, GENERATION, FolderTensors, read_config, read_json
 from ngpt_lab.interop.new_folder import new_folder
 from ngpt_lab.interop.parts import Part
 from ngpt_lab.interop.tensors import check_expected
-from ngpt_lab.interop.trained import LAST
 from ngpt_lab.training.checkpoints import SafeCheckpointIO
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.run_record import flatten, source_state
+from ngpt_lab.training.run_weights import LAST
 
 
 def import_folder(source: Path, run: Path) -> str:
@@ -103,12 +104,12 @@ def every_name(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def texts(source: Path) -> Iterator[Path]:
-    """The files of a folder that are copied as they are.
+    """The files of a folder that are copied.
 
     Raises:
         InputError: one of them is to be JSON, and is not.
     """
-    for name in (*TOKENIZER, GENERATION):
+    for name in (*TOKENIZER_FILES, GENERATION):
         if (source / name).is_file():
             if name.endswith(".json"):
                 read_json(source / name)
@@ -116,10 +117,14 @@ def texts(source: Path) -> Iterator[Path]:
 
 
 def copy(file: Path, folder: Path) -> None:
-    """Copy a file's content into a folder."""
+    """Copy a file's content into a folder; of a tokenizer's config, without what names code that stays behind."""
     with writing(folder):
         folder.mkdir(exist_ok=True)
         shutil.copyfile(file, folder / file.name)
+    if file.name == TOKENIZER_CONFIG and (said := read_json(file)).pop("auto_map", None) is not None:
+        # The class may be one of that code; tokenizer.json says all that the general one needs.
+        plain = {**said, "tokenizer_class": "PreTrainedTokenizerFast"}
+        write_atomically(folder / file.name, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
 def recorded(

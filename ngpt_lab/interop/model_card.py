@@ -37,7 +37,7 @@ SIZES = {
     "num_key_value_heads": "key and value heads",
     "head_dim": "channels of a head",
     "vocab_size": "vocabulary",
-    "max_position_embeddings": "positions trained on",
+    "max_position_embeddings": "positions it is made for",
     "rope_theta": "base of the rotation",
     "partial_rotary_factor": "share of the channels that turn",
     "tie_word_embeddings": "input and output embedding tied",
@@ -51,7 +51,7 @@ run `modeling_ngpt.py` of this folder, which is those same classes in one file: 
 }
 GENERATE = """\
 inputs = tokenizer.encode("Once upon a time", return_tensors="pt").to(model.device)
-print(tokenizer.decode(model.generate(inputs, max_length=20)[0]))
+print(tokenizer.decode(model.generate(inputs, attention_mask=torch.ones_like(inputs), max_length=20)[0]))
 """
 
 
@@ -121,9 +121,9 @@ def training(trained: Trained, record: Record) -> Iterable[tuple[str, Any]]:
     data, device = record.get("data") or {}, record.get("device") or {}
     steps, per_step = steps_taken(trained, record), record.get("tokens_per_step")
     settings = trained.settings
-    # Where a file lay is nobody's business.
-    yield "text", re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", str(data["source"])) if data.get("source") else None
+    yield "text", data.get("source")
     yield "tokenizer", data.get("tokenizer")
+    yield "positions trained on", data.get("seq_len")
     yield "steps", steps
     yield "tokens", steps * per_step if steps is not None and isinstance(per_step, int) else None
     yield "tokens a step", per_step

@@ -9,9 +9,12 @@ from typing import Any
 
 from ngpt_lab.data.tokenizer_files import TextTokenizer, read_tokenizer_folder, write_store_tokenizer, write_tokenizer
 from ngpt_lab.errors import InputError
+from ngpt_lab.interop.exported_task import original_config
+from ngpt_lab.interop.hf_folder import GENERATION, read_json
+from ngpt_lab.training.resume import recorded
 from ngpt_lab.training.run_record import TOKENIZER
 
-__all__ = ["TOKENIZER", "remake_tokenizer", "tokenizer_of"]
+__all__ = ["TOKENIZER", "remake_tokenizer", "stop_ids", "tokenizer_of"]
 
 CONFIG = "config.yaml"
 # Their ids are whatever they are, with no tokenizer named: not the bytes of a text.
@@ -31,6 +34,28 @@ def tokenizer_of(run: str | Path) -> TextTokenizer | None:
         return read_tokenizer_folder(Path(made)) if remake_tokenizer(run, Path(made)) else None
 
 
+def stop_ids(run: str | Path, eos: int | None) -> set[int]:
+    """The ids that end a text of a run: those that its generation config names, or the config that it was imported with.
+
+    Args:
+        run: its folder.
+        eos: the one of its tokenizer, for a run that has neither.
+
+    Raises:
+        InputError: the generation config is damaged, or names what is no id.
+    """
+    run = Path(run)
+    generation = read_json(run / GENERATION) if (run / GENERATION).is_file() else {}
+    for name, config in ((GENERATION, generation), ("run.json", original_config(recorded(run)))):
+        named = config.get("eos_token_id")
+        ids = named if isinstance(named, list) else [named]
+        if named is not None and not all(type(number) is int and 0 <= number < 2**31 for number in ids):
+            raise InputError(f"{run / name}: eos_token_id is {named!r}: give a token's id, or a list of ids")
+        if named is not None:
+            return set(ids)
+    return set() if eos is None else {eos}
+
+
 def remake_tokenizer(run: str | Path, folder: Path) -> bool:
     """Write the tokenizer folder of a run that has kept none, as its config names it; False where that cannot be done.
 
@@ -44,8 +69,7 @@ def remake_tokenizer(run: str | Path, folder: Path) -> bool:
         if not isinstance(data, Mapping):
             return False
         if of_bytes(data):
-            write_tokenizer(ByteEncoder(), folder)
-            return True
+            return write_tokenizer(ByteEncoder(), folder)
         tokens = store_of(data)
         return tokens is not None and write_store_tokenizer(tokens, folder)
     except InputError:

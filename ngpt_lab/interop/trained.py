@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from ngpt_lab.data.module import WindowDataModule
@@ -18,13 +17,10 @@ from ngpt_lab.files import write_atomically
 from ngpt_lab.interop.parts import Part
 from ngpt_lab.interop.tensors import fill
 from ngpt_lab.models import Decoder
-from ngpt_lab.training.checkpoints import check_shapes, load
+from ngpt_lab.training.checkpoints import check_shapes
 from ngpt_lab.training.composition import read_mapping
 from ngpt_lab.training.run_record import flatten
-
-CONFIG = "config.yaml"
-WEIGHTS = "weights.safetensors"
-LAST = Path("checkpoints") / "last.ckpt"
+from ngpt_lab.training.run_weights import CONFIG, LAST, WEIGHTS, find_weights, read_weights, with_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +55,8 @@ def load_trained(path: str | Path, dtype: torch.dtype | None = torch.float32) ->
     Raises:
         InputError: no config.yaml, no weights, or weights of another model.
     """
-    folder, file = _found(Path(path))
-    weights = _weights(file)
+    folder, file = find_weights(Path(path))
+    weights = read_weights(file)
     recorded = read_mapping(folder / CONFIG)
     module = Part(recorded, "model").built
     decoder = module.backbone
@@ -73,11 +69,15 @@ def load_trained(path: str | Path, dtype: torch.dtype | None = torch.float32) ->
     return Trained(decoder.eval(), folder, flatten(recorded), folder.resolve().name + step, head and head.eval())
 
 
+# How the names of eigen learning rates end, ours and Hugging Face's.
+EIGEN = ("_residual.alpha.stored", ".attn_alpha", ".mlp_alpha")
+
+
 def convert(name: str, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     """A weight in `dtype`; the small steps that eigen learning rates take are lost in fewer bits than float32 has."""
     if dtype is None or not tensor.is_floating_point():
         return tensor
-    narrow = torch.finfo(dtype).bits < 32 and name.endswith("_residual.alpha.stored")
+    narrow = torch.finfo(dtype).bits < 32 and name.endswith(EIGEN)
     return tensor.to(torch.float32 if narrow else dtype)
 
 
@@ -94,42 +94,9 @@ def run_data(folder: str | Path) -> WindowDataModule:
     Raises:
         InputError: no config.yaml, no data in it, or the text is not where it was.
     """
-    recorded = read_mapping(_with_config(Path(folder)) / CONFIG)
+    recorded = read_mapping(with_config(Path(folder)) / CONFIG)
     if "data" not in recorded:
         raise InputError(f"{folder} was not trained here, so its {CONFIG} names no data: give a run that was")
     data: WindowDataModule = Part(recorded, "data").built
     data.prepare_data()
     return data
-
-
-def _found(path: Path) -> tuple[Path, Path]:
-    """The run's folder and the file with its weights."""
-    if not path.exists():
-        raise InputError(f"there is no run folder or checkpoint {path}")
-    if path.is_file():
-        above = [folder for folder in path.absolute().parents[:2] if (folder / CONFIG).is_file()]
-        return _with_config(above[0] if above else path.parent), path
-    for file in (path / LAST, path / WEIGHTS):
-        if file.is_file():
-            return _with_config(path), file
-    _with_config(path)
-    raise InputError(f"{path} has neither {LAST} nor {WEIGHTS}: give a run that was trained, or one of its checkpoints")
-
-
-def _with_config(folder: Path) -> Path:
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder} has no {CONFIG}: give a run's folder, or a checkpoint inside one")
-    return folder
-
-
-def _weights(file: Path) -> dict[str, torch.Tensor]:
-    if file.suffix == ".safetensors":
-        try:
-            weights: dict[str, torch.Tensor] = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file} is not a safetensors file that can be read: {error}") from error
-        return weights
-    checkpoint = load(file, mmap=True)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise InputError(f"{file} holds no weights of a run: give one of its checkpoints")
-    return checkpoint["state_dict"]

@@ -36,7 +36,8 @@ def write_weight_files(tensors: Mapping[str, Tensor], folder: Path, shard_size: 
             save_file({member: tensors[member] for member in members}, path, {"format": "pt"})
             path.chmod(mode)
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{folder.parent} cannot be written: {told(error)}") from error
+            why = getattr(error, "strerror", None) or first_line(error)
+            raise InputError(f"{folder.parent} cannot be written: {why}") from error
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
@@ -44,17 +45,20 @@ def write_weight_files(tensors: Mapping[str, Tensor], folder: Path, shard_size: 
 
 
 def check_shard_size(shard_size: str) -> None:
-    """Refuse what is no size.
+    """Refuse what is no size above 0.
 
     Raises:
         InputError: says what a size is.
     """
+    advice = f"--max_shard_size is {shard_size!r}: give a number above 0 and a unit, as in 500MB or 5GB"
     try:
         split_torch_state_dict_into_shards({}, max_shard_size=shard_size)
-    except ValueError as error:
-        raise InputError(f"--max_shard_size is {shard_size!r}: give a number and a unit, as in 500MB or 5GB") from error
+    except (ValueError, OverflowError) as error:  # the latter of an infinite one
+        raise InputError(advice) from error
+    if not float(shard_size.strip()[:-2]) > 0:
+        raise InputError(advice)
 
 
-def told(error: Exception) -> str:
-    """The system's reason."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
+def first_line(error: Exception) -> str:
+    """The beginning of what an error says."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,7 +1,8 @@
 """Heads that read the final stream for other tasks than the next token, and their losses, as Hugging Face's models have them.
 
 A head's matrix is free also where the backbone lives on the sphere. Its logits are in the matrix's dtype (or autocast's); every
-loss is computed in float32 or wider.
+loss is computed in float32 or wider. Where labels lie on the CPU and nothing is compiled, a label out of range is refused by
+name: on a GPU to look would make every step wait for it, and a compiler cannot. The data of a run has looked already.
 """
 
 import torch
@@ -9,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.nn.labels import IGNORED
 from ngpt_lab.sphere import widen
-
-# The label of a token that has none.
-IGNORED = -100
 
 
 class SequenceHead(nn.Module):
@@ -124,15 +123,16 @@ def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats of logits (..., n) against classes (...), -100 left out; 0 where all are left out.
 
     Raises:
-        InputError: labels that are no classes, or beyond the classes there are.
+        InputError: labels that are no classes, or, where they can be looked at, beyond the classes there are.
     """
     count = logits.shape[-1]
     expect(labels, logits.shape[:-1], "one class each")
     if labels.is_floating_point():
         raise InputError("a label of one class each must be a whole number: give the class's number, or another problem type")
-    outside = labels[((labels < 0) | (labels >= count)) & (labels != IGNORED)]
-    if len(outside):
-        raise InputError(f"there is a label {int(outside[0])}, and the model has {count} labels, 0 to {count - 1}")
+    if can_be_looked_at(labels):
+        outside = labels[((labels < 0) | (labels >= count)) & (labels != IGNORED)]
+        if len(outside):
+            raise InputError(f"there is a label {int(outside[0])}, and the model has {count} labels, 0 to {count - 1}")
     return mean_cross_entropy(logits.flatten(0, -2), labels.flatten(), IGNORED)
 
 
@@ -140,13 +140,14 @@ def multi_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean binary cross-entropy in nats of logits (B, n) against labels (B, n) between 0 and 1.
 
     Raises:
-        InputError: labels of another shape, or outside of 0 to 1.
+        InputError: labels of another shape, or, where they can be looked at, outside of 0 to 1.
     """
     expect(labels, logits.shape, "a 0 or 1 for each of its labels")
-    outside = labels[(labels < 0) | (labels > 1)]
-    if len(outside):
-        told = f"{float(outside[0]):g}"
-        raise InputError(f"there is a label {told} for one of the model's {logits.shape[-1]} labels: each must be 0 or 1")
+    if can_be_looked_at(labels):
+        outside = labels[(labels < 0) | (labels > 1)]
+        if len(outside):
+            told = f"{float(outside[0]):g}"
+            raise InputError(f"there is a label {told} for one of the model's {logits.shape[-1]} labels: each must be 0 or 1")
     logits = widen(logits)
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
@@ -185,6 +186,11 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
     """Of logits (N, n) against targets (N,) that are not `ignored`; 0 where all are, so that a step can go on."""
     total = F.cross_entropy(widen(logits), targets, ignore_index=ignored, reduction="sum")
     return total / (targets != ignored).sum().clamp_min(1)
+
+
+def can_be_looked_at(labels: Tensor) -> bool:
+    """Whether the values of labels are at hand: on the CPU, and not in a graph that is being compiled."""
+    return labels.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def expect(labels: Tensor, shape: torch.Size, what: str) -> None:

@@ -6,39 +6,28 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from ngpt_lab.data.windows import IGNORED, Batch
+from ngpt_lab.data.windows import Batch
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.decoder import cross_entropy
+from ngpt_lab.nn.labels import IGNORED
+from ngpt_lab.training.evaluation import Evaluation
 from ngpt_lab.training.module import VALIDATION, BackboneModule
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
 
 
-class Evaluation:
-    """Loss and accuracy of one held-out split, batch by batch.
-
-    No module: the sums stay in float32 also where a run stores the whole module in bfloat16, which has three digits.
-    """
+class TokenEvaluation(Evaluation):
+    """Loss and accuracy of the next token."""
 
     def __init__(self) -> None:
-        # NaN counts as NaN: by default it would be left out of the mean ("disable" drops the weights, torchmetrics 1.9).
-        self.loss, self.accuracy = (MeanMetric(nan_strategy=math.nan) for _ in range(2))
+        super().__init__({"accuracy": MeanMetric(nan_strategy=math.nan)})
 
-    def update(self, logits: Tensor, targets: Tensor) -> None:
+    def count(self, logits: Tensor, targets: Tensor) -> None:
         """Count a batch: logits (B, T, V), targets (B, T); those of -100 do not count."""
         counted = targets != IGNORED
-        self.loss.to(logits.device).update(cross_entropy(logits, targets), weight=counted.sum())
-        self.accuracy.to(logits.device).update((logits.argmax(dim=-1) == targets)[counted].float())
-
-    def compute(self, bytes_per_token: float | None) -> dict[str, Tensor]:
-        """The metrics of all batches since the last time; bits per byte where a token's bytes are known."""
-        loss = self.loss.compute()
-        metrics = {"loss": loss, "perplexity": loss.exp(), "accuracy": self.accuracy.compute()}
-        if bytes_per_token is not None:
-            metrics["bits_per_byte"] = loss / torch.log(torch.tensor(2.0)) / bytes_per_token
-        self.loss.reset()
-        self.accuracy.reset()
-        return metrics
+        self.update(cross_entropy(logits, targets), counted.sum())
+        right = logits.argmax(dim=-1) == targets
+        self.metrics["accuracy"].to(logits.device).update(right[counted].float())
 
 
 class LanguageModel(BackboneModule):
@@ -53,7 +42,7 @@ class LanguageModel(BackboneModule):
 
     def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
         super().__init__(backbone, optimizer, schedule, compile)
-        self.evaluations = {split: Evaluation() for split in (*VALIDATION, "test")}
+        self.evaluations = {split: TokenEvaluation() for split in (*VALIDATION, "test")}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of a batch, in nats."""
@@ -74,8 +63,13 @@ class LanguageModel(BackboneModule):
 
     def measured(self, split: str) -> dict[str, Tensor]:
         """See `BackboneModule`."""
-        bytes_per_token = getattr(self.trainer.datamodule, "bytes_per_token", {})  # type: ignore[attr-defined]
-        return self.evaluations[split].compute(bytes_per_token.get(split))
+        named = self.evaluations[split].compute()
+        loss = named["loss"]
+        named = {"loss": loss, "perplexity": loss.exp(), **named}
+        bytes_per_token = getattr(self.trainer.datamodule, "bytes_per_token", {}).get(split)  # type: ignore[attr-defined]
+        if bytes_per_token is not None:
+            named["bits_per_byte"] = loss / torch.log(torch.tensor(2.0)) / bytes_per_token
+        return named
 
     def _evaluate(self, batch: Batch, split: str) -> None:
-        self.evaluations[split].update(self.backbone(batch.tokens, documents=batch.documents), batch.targets)
+        self.evaluations[split].count(self.backbone(batch.tokens, documents=batch.documents), batch.targets)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ngpt_lab.files import write_atomically, writing
 
-# Every key a language model's row may have; ngpt_lab.training.tasks.evaluation has those of tasks. {layer} is two digits,
+# Every key a language model's row may have; ngpt_lab.training.tasks.metrics has those of tasks. {layer} is two digits,
 # {matrix} a matrix's name, {stat} one of STATISTICS.
 STATISTICS = ("mean_abs", "q05", "q50", "q95", "negative")
 METRICS = {

@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -16,7 +16,10 @@ PARTS = [getattr(data, name) for name in data.__all__]
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one sentence."""
+    """A parser whose errors are one sentence; keys are written in full, since some are read before there is a parser."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the input.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
-from ngpt_lab.nn.heads import IGNORED
+from ngpt_lab.nn.labels import IGNORED
 
 
 class PredictionsFile(Callback):

@@ -8,13 +8,13 @@ import torch
 import yaml
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.training.checkpoint_form import check_weights
-from ngpt_lab.training.checkpoints import FOLDER, LAST, load
+from ngpt_lab.training.checkpoints import step_files
 from ngpt_lab.training.composition import config_files, read_mapping
 from ngpt_lab.training.module import BackboneModule
+from ngpt_lab.training.run_folders import OF_THE_FOLDER
+from ngpt_lab.training.run_weights import CONFIG, find_weights, read_weights
 
 KEY = "pretrained"
-CONFIG = "config.yaml"
 LENGTHS = "normalize_weights"
 OF_THE_BACKBONE = "backbone."
 OF_THE_HEAD = "lm_head."
@@ -23,8 +23,9 @@ OF_THE_HEAD = "lm_head."
 def with_backbone(arguments: Sequence[str]) -> list[str]:
     """The arguments of `fit` with the pretrained backbone's own settings as a last config file, where there is one.
 
-    How its matrices are kept at their lengths is one of them. What is set on the command line comes after. A config file that
-    names both a pretrained run and the backbone is the record of a run, and holds all there is to know of it.
+    How its matrices are kept at their lengths is one of them. What is set on the command line comes after. A run that goes on
+    has them in its own config, and needs the pretrained one no more. A config file that names both a pretrained run and the
+    backbone is the record of a run, and holds all there is to know of it.
 
     Raises:
         InputError: the pretrained run is not there, or its config names no backbone.
@@ -32,11 +33,11 @@ def with_backbone(arguments: Sequence[str]) -> list[str]:
     path = asked_for(arguments)
     if path is None:
         return list(arguments)
-    file = run_files(path)[0]
-    config = read_mapping(file)
+    folder = continued(arguments) or find_pretrained(path)[0]
+    config = read_mapping(folder / CONFIG)
     section = backbone_section(config)
     if section is None:
-        raise InputError(f"{file} names no backbone: give the folder of a run, or of an import")
+        raise InputError(f"{folder / CONFIG} names no backbone: give the folder of a run, or of an import")
     lengths = {key: value for key, value in config.items() if key == LENGTHS}
     text = yaml.safe_dump({"model": {"init_args": {"backbone": section}}, **lengths}, sort_keys=False)
     at = after_configs(arguments)
@@ -44,19 +45,49 @@ def with_backbone(arguments: Sequence[str]) -> list[str]:
 
 
 def asked_for(arguments: Sequence[str]) -> str | None:
-    """The pretrained run whose backbone's settings are needed; None where there is none, or a record has them."""
-    named = None
-    for at, argument in enumerate(arguments):
-        if argument.startswith(f"--{KEY}="):
-            named = argument.split("=", 1)[1]
-        elif argument == f"--{KEY}" and at + 1 < len(arguments):
-            named = arguments[at + 1]
-    if named is not None:
-        return None if named in ("", "null") else named
+    """The pretrained run whose backbone's settings are needed; None where there is none, or a record has them.
+
+    Raises:
+        InputError: it is named by nothing.
+    """
+    named = said(arguments, KEY)
+    if named == "":
+        raise InputError(f"--{KEY} is empty: name a run's folder or a checkpoint in one, or leave it out")
     trees = [tree for tree in map(read_mapping, config_files(arguments)) if KEY in tree]
-    if not trees or trees[-1][KEY] is None or backbone_section(trees[-1]) is not None:
+    of_a_record = bool(trees) and trees[-1][KEY] == named and backbone_section(trees[-1]) is not None
+    return None if named is None or of_a_record else named
+
+
+def continued(arguments: Sequence[str]) -> Path | None:
+    """The folder of the run that is gone on with in it, if there is one and it has a config."""
+    named, asked = said(arguments, "trainer.default_root_dir"), said(arguments, "ckpt_path")
+    if named is None or asked is None:
         return None
-    return str(trees[-1][KEY])
+    folder = Path(named)
+    own = asked in OF_THE_FOLDER or folder.absolute() in Path(asked).absolute().parents
+    return folder if own and step_files(folder) and (folder / CONFIG).is_file() else None
+
+
+def said(arguments: Sequence[str], key: str) -> str | None:
+    """What a key is set to, on the command line or else in the last config file that sets it; None also where it is null."""
+    named: Any = None
+    for tree in map(read_mapping, config_files(arguments)):
+        named = value_at(tree, key.split("."), named)
+    for at, argument in enumerate(arguments):
+        if argument.startswith(f"--{key}="):
+            named = argument.split("=", 1)[1]
+        elif argument == f"--{key}" and at + 1 < len(arguments):
+            named = arguments[at + 1]
+    return None if named in (None, "null") else str(named)
+
+
+def value_at(tree: Any, keys: Sequence[str], otherwise: Any = None) -> Any:
+    """What nested mappings hold under a path of keys."""
+    for key in keys:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return otherwise
+        tree = tree[key]
+    return tree
 
 
 def after_configs(arguments: Sequence[str]) -> int:
@@ -72,29 +103,20 @@ def after_configs(arguments: Sequence[str]) -> int:
 
 def backbone_section(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What a config says of the backbone, where it names its class."""
-    section: Any = config
-    for key in ("model", "init_args", "backbone"):
-        section = section.get(key) if isinstance(section, Mapping) else None
+    section = value_at(config, ("model", "init_args", "backbone"))
     return section if isinstance(section, Mapping) and "class_path" in section else None
 
 
-def run_files(path: str) -> tuple[Path, Path]:
-    """The config and the checkpoint that `--pretrained` names: of a run's folder, or a checkpoint in one.
+def find_pretrained(path: str) -> tuple[Path, Path]:
+    """The folder and the weights that `--pretrained` names.
 
     Raises:
         InputError: one of them is not there.
     """
-    named = Path(path)
-    if not named.exists():
-        raise InputError(f"--{KEY}: there is no run folder or checkpoint {named}")
-    checkpoint = named / FOLDER / LAST if named.is_dir() else named
-    folders = [named] if named.is_dir() else list(named.absolute().parents[:2])
-    config = next((folder / CONFIG for folder in folders if (folder / CONFIG).is_file()), None)
-    if config is None:
-        raise InputError(f"--{KEY}: {named} has no {CONFIG}: give the folder of a run or of an import, or a checkpoint in one")
-    if not checkpoint.is_file():
-        raise InputError(f"--{KEY}: {named} has no {checkpoint.relative_to(named)}: give a run that was trained or imported")
-    return config, checkpoint
+    try:
+        return find_weights(Path(path).expanduser())
+    except InputError as error:
+        raise InputError(f"--{KEY}: {error}") from error
 
 
 def load_backbone(module: BackboneModule, path: str) -> None:
@@ -105,14 +127,13 @@ def load_backbone(module: BackboneModule, path: str) -> None:
     Raises:
         InputError: the run is not there or broken, or its weights are not those of the backbone; all that do not fit are named.
     """
-    file = run_files(path)[1]
-    checkpoint = load(file, mmap=True)
-    check_weights(checkpoint, file)
+    file = find_pretrained(path)[1]
+    of_the_backbone = "" if file.suffix == ".safetensors" else OF_THE_BACKBONE
     backbone = module.backbone
     given = {
-        name.removeprefix(OF_THE_BACKBONE): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(OF_THE_BACKBONE)
+        name.removeprefix(of_the_backbone): tensor
+        for name, tensor in read_weights(file).items()
+        if name.startswith(of_the_backbone)
     }
     if backbone.lm_head is None:
         given = {name: tensor for name, tensor in given.items() if not name.startswith(OF_THE_HEAD)}

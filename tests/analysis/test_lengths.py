@@ -73,6 +73,8 @@ def test_the_loss_at_a_length_is_that_of_the_last_tokens_after_so_many(decoder: 
     [
         (torch.zeros(64, dtype=torch.uint8), [8, 64], 2, "has 64 tokens and length 64 needs one more"),
         (torch.full((99,), 53), [8], 2, "token id 53 and the decoder 53 ids"),
+        (torch.tensor([53] + [0] * 8), [8], 1, "token id 53 and the decoder 53 ids"),
+        (torch.zeros(99, dtype=torch.uint8), [8, 16, 8], 2, r"lengths are \[8, 16, 8\]: give each of them once"),
         (torch.zeros(99, dtype=torch.uint8), [], 2, "at least 1"),
         (torch.zeros(99, dtype=torch.uint8), [8], 0, "at least 1"),
     ],

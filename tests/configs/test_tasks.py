@@ -1,5 +1,6 @@
 """Every file of a task is a whole recipe, alone with a pretrained run or after a model and a size."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ def test_a_task_file_composes_after_a_model_and_a_size(name: str, model: str) ->
     assert type(built.model).__name__ == built.settings["model.class_path"].rpartition(".")[2]
     assert built.datamodule.seq_len == built.settings["data.init_args.seq_len"]
     assert built.model.backbone.lm_head is None
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_commands_in_the_comments_parse_and_name_a_validation_split(name: str) -> None:
+    comment = "".join(
+        line.removeprefix("#")
+        for line in (CONFIGS / f"task/{name}.yaml").read_text().splitlines(keepends=True)
+        if line[0] == "#"
+    )
+    command = re.search(r"^   ngpt-lab fit (-c .*(?:\n     .*)*)", comment, re.MULTILINE)
+    assert command
+    words = command[1].split()
+    assert words[:4] == ["-c", f"configs/task/{name}.yaml", "--pretrained", "RUN"]
+    files = [CONFIGS / f"{file}.yaml" for file in ("base", "model/nemotron", "size/debug", f"task/{name}")]
+    built = DryCLI([*(word for file in files for word in ("-c", str(file))), *words[4:]])
+    assert built.datamodule.source.place("validation")
+    assert str(built.datamodule.tokenizer.path).endswith("RUN/tokenizer")
 
 
 def test_examples_that_are_not_named_are_asked_for() -> None:

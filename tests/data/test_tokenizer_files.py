@@ -1,7 +1,9 @@
 """Tokenizers as folders that other tools read."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from ngpt_lab.data.tokenizer_files import (
 )
 from ngpt_lab.data.tokenizers import BPE, TokenizerFile
 from ngpt_lab.errors import InputError
+from ngpt_lab.training.run_record import keep_tokenizer
 
 TEXT = "the zero \0 and \u0100, <|endoftext|> and \u00ff, \u4e2d\U0001f600\r\n  indented\n" * 40
 
@@ -118,10 +121,26 @@ def test_what_is_no_tokenizer_is_refused_in_one_sentence(folder: Path, tmp_path:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="is not a tokenizer of the tokenizers library"):
         read_tokenizer_folder(tmp_path)
-    with pytest.raises(InputError, match="Unknown has no tokenizer"):
-        write_tokenizer(Unknown(), tmp_path)
     assert not write_store_tokenizer(tmp_path, tmp_path / "made")
     assert not (tmp_path / "made").exists()
+
+
+def test_an_encoder_of_a_user_s_own_is_written_as_nothing_and_stops_no_training(tmp_path: Path):
+    assert not write_tokenizer(Unknown(), tmp_path / "made")
+    keep_tokenizer(SimpleNamespace(encoder=Unknown()), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+    assert write_tokenizer(ByteEncoder(), tmp_path / "made")
+
+
+def test_a_template_adds_what_it_adds_for_others(folder: Path, tmp_path: Path):
+    described = json.loads((folder / "tokenizer.json").read_text())
+    described["post_processor"]["single"].insert(0, {"SpecialToken": {"id": "\0", "type_id": 0}})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    shutil.copy(folder / "tokenizer_config.json", tmp_path)
+    for made, begin in ((tmp_path, [0]), (folder, [])):
+        ours = read_tokenizer_folder(made)
+        assert ours.encode_with_template("ab") == AutoTokenizer.from_pretrained(made)("ab")["input_ids"] == [*begin, 97, 98]
+        assert ours.encode("ab") == [97, 98]
 
 
 def test_the_token_that_ends_a_text_is_read_in_each_form_that_others_write(folder: Path, tmp_path: Path):

@@ -14,8 +14,10 @@ from transformers import NemotronConfig, NemotronForCausalLM, PreTrainedTokenize
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.evaluation.adapter import DecoderLM
+from ngpt_lab.generation.loop import generate
+from ngpt_lab.hf import NGPTConfig, NGPTForCausalLM
 from ngpt_lab.interop.export import export_config, export_weights
-from ngpt_lab.models import Decoder, Dims, Nemotron
+from ngpt_lab.models import NGPT, Decoder, Dims, Nemotron
 
 LENGTH = 24
 LINE = "the norm of a vector on the sphere is one"
@@ -32,6 +34,10 @@ PAIRS = [
     ("on", " the sphere is one, and the norm of a vector"),
     ("one\n\n", "the norm"),
 ]
+CLASSES = {
+    NGPT: ("hf-ngpt", NGPTConfig, NGPTForCausalLM),
+    Nemotron: ("hf-nemotron", NemotronConfig, NemotronForCausalLM),
+}
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,42 @@ def test_texts_go_on_as_the_hf_model_goes_on(ours: DecoderLM, theirs: HFLM):
     found, expected = (lm.generate_until(requests("generate_until", *asked)) for lm in (ours, theirs))
     assert found == expected
     assert len(set(found)) > 4
+
+
+def test_every_id_that_ends_a_text_ends_it_as_it_does_for_the_hf_model(
+    decoder: Decoder, tokenizer: PreTrainedTokenizerFast, ours: DecoderLM, theirs: HFLM, monkeypatch: pytest.MonkeyPatch
+):
+    asked = [(context, {"until": [], "max_gen_toks": 10}) for context in ("one", LINE, "the norm of a vector")]
+    endless = ours.generate_until(requests("generate_until", *asked))
+    new = [int(ids) for ids in generate(decoder, torch.tensor([ours.tok_encode("one")]), max_new_tokens=3)]
+    ends = [1, new[2]]
+    monkeypatch.setattr(theirs.model.generation_config, "eos_token_id", ends)
+    found = DecoderLM(decoder, tokenizer, LENGTH, 3, stop=ends).generate_until(requests("generate_until", *asked))
+    assert found == theirs.generate_until(requests("generate_until", *asked))
+    assert found[0] == tokenizer.decode(new) != endless[0]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_of_weights_in_bfloat16_the_probabilities_are_those_of_the_hf_model_with_softmax_dtype_float32(
+    cls: type[Decoder], tokenizer: PreTrainedTokenizerFast
+):
+    torch.manual_seed(0)
+    decoder = cls(Dims(vocab_size=len(tokenizer), d_model=24, n_layers=2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=40)).eval()
+    for name, parameter in decoder.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if name.endswith("alpha.stored") else torch.bfloat16)
+    kind, config, model_class = CLASSES[cls]
+    model = model_class(config(**export_config(decoder, kind)))
+    model.load_state_dict(export_weights(decoder, kind), assign=True)
+    asked = requests("loglikelihood", *PAIRS)
+    theirs = [
+        HFLM(pretrained=model.eval(), tokenizer=tokenizer, max_length=LENGTH, batch_size=3, softmax_dtype=dtype)
+        for dtype in ("float32", None)
+    ]
+    expected, narrow = ([score for score, _ in lm.loglikelihood(asked, disable_tqdm=True)] for lm in theirs)
+    found = [score for score, _ in DecoderLM(decoder, tokenizer, LENGTH, 3).loglikelihood(asked, disable_tqdm=True)]
+    off, far = (max(abs(a - b) for a, b in zip(found, other, strict=True)) for other in (expected, narrow))
+    assert off < 1e-3
+    assert far > 1e-2
 
 
 def test_what_is_cut_is_counted(decoder: Decoder, tokenizer: PreTrainedTokenizerFast):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
@@ -16,6 +15,7 @@ import yaml
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from neighbours import of
 
 import ngpt_lab.hf  # noqa: F401  (registers its classes)
 from ngpt_lab.cli import main as ngpt_lab_main
@@ -29,16 +29,6 @@ from ngpt_lab.interop.trained import load_trained
 ROOT = Path(__file__).parents[2]
 ARMS = ("ngpt", "nemotron")
 Train = Callable[..., Path]
-
-
-def of(folder: str) -> Any:
-    """The fixtures of another folder's tests."""
-    spec = importlib.util.spec_from_file_location(f"conftest_of_{folder}", ROOT / "tests" / folder / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 train = of("analysis").train
@@ -65,11 +55,32 @@ def results(run: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted((run / "eval").iterdir())]
 
 
+def begin_texts(run: Path) -> None:
+    """Let the run's tokenizer put the token of byte 1 before each text."""
+    file, config = (run / "tokenizer" / name for name in ("tokenizer.json", "tokenizer_config.json"))
+    described = json.loads(file.read_text())
+    [begin] = [token for token, number in described["model"]["vocab"].items() if number == 1]
+    described["added_tokens"] += [{**described["added_tokens"][0], "id": 1, "content": begin}]
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    described["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": begin, "type_id": 0}}, first],
+        "pair": [first, second],
+        "special_tokens": {begin: {"id": begin, "ids": [1], "tokens": [begin]}},
+    }
+    file.write_text(json.dumps(described))
+    config.write_text(json.dumps({**json.loads(config.read_text()), "bos_token": begin}))
+
+
+@pytest.mark.parametrize("begins", [False, True])
 @pytest.mark.parametrize("arm", ARMS)
 def test_tasks_have_the_scores_that_the_hf_model_has_on_the_exported_folder(
-    arm: str, runs: dict[str, Path], tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arm: str, begins: bool, runs: dict[str, Path], tasks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     names, run = ["choosing", "guessing", "reading", "writing"], copy(runs[arm], tmp_path / "a-run")
+    if begins:
+        begin_texts(run)
+    assert (harness.tokenizer_for(load_trained(run), tmp_path)("one").input_ids[0] == 1) == begins
     main([str(run), "--tasks", ",".join(names), "--include_path", str(tasks), "--device=cpu", "--num_fewshot=1"])
     out = capsys.readouterr().out
     export_main([str(run), str(tmp_path / "exported")])
@@ -78,6 +89,7 @@ def test_tasks_have_the_scores_that_the_hf_model_has_on_the_exported_folder(
     expected = simple_evaluate(model=lm, tasks=names, task_manager=manager, num_fewshot=1, log_samples=False)["results"]
     [record] = results(run)
     assert record["settings"]["max_length"] == lm.max_length == 64
+    assert record["settings"]["softmax_dtype"] == "float32"
     assert record["checkpoint"] == {"run": "a-run", "file": "last.ckpt", "step": 6}
     assert record["versions"]["lm-eval"]
     count = 0
@@ -146,9 +158,29 @@ def test_bad_input_is_refused_in_one_sentence(run: Path, tasks: Path, tmp_path: 
     (tmp_path / "broken.yaml").write_text("task: [")
     (tmp_path / "list.yaml").write_text("- task")
     (tmp_path / "nameless.yaml").write_text("output_type: loglikelihood")
+    (tmp_path / "latin.txt").write_bytes("sphère".encode("latin-1"))
+    beams = {**TASKS["writing"]["generation_kwargs"], "num_beams": 2}
+    write_task(tmp_path, "beams", {**TASKS["writing"], "generation_kwargs": beams}, [{"text": "one"}])
     told = {
         (): "nothing to evaluate: give --tasks, --context_lengths or both",
-        ("--tasks=writing", "--limit=0"): "--limit is 0: it must be above 0",
+        ("--tasks=writing", "--limit=0"): "--limit is 0: it must be a number above 0",
+        ("--tasks=writing", "--limit=inf"): "--limit is inf: it must be a number above 0",
+        ("--tasks=writing", "--text=some.txt"): "--text says something of --context_lengths alone, which is not given",
+        ("--tasks=writing", "--windows=32"): "--windows says something of --context_lengths alone",
+        ("--context_lengths=9", "--num_fewshot=0"): "--num_fewshot says something of --tasks alone",
+        ("--context_lengths=9", "--batch_size=8"): "--batch_size says something of --tasks alone",
+        ("--context_lengths=9", "--device=meta"): "--device meta cannot be used",
+        ("--context_lengths=9", f"--text={tmp_path / 'latin.txt'}"): "latin.txt is not UTF-8 ('utf-8' codec can't decode byte",
+        (
+            "--tasks",
+            tasks / "writing.yaml",
+            "--context_lengths=9",
+            f"--text={tmp_path / 'latin.txt'}",
+        ): "latin.txt is not UTF-8",
+        ("--context_lengths=9", f"--json={tmp_path}"): "cannot be written: it is a folder",
+        ("--context_lengths=9", f"--json={tmp_path / 'list.yaml' / 'a.json'}"): "list.yaml is no folder that takes files",
+        ("--tasks", tasks / "choosing.yaml", "--num_fewshot=100"): "the tasks cannot be carried out: ValueError: Sample larger",
+        ("--tasks", tmp_path / "beams.yaml"): "beams: a task asks to generate with num_beams, which is not known here",
         ("--tasks=writing", "--batch_size=0"): "--batch_size is 0: it must be at least 1",
         ("--context_lengths=1,2",): "--context_lengths is 1,2: give whole numbers of at least 2",
         ("--context_lengths=9999",): "has 6301 tokens and length 9999 needs one more",
@@ -160,7 +192,7 @@ def test_bad_input_is_refused_in_one_sentence(run: Path, tasks: Path, tmp_path: 
         ("--tasks", tmp_path / "gone.yaml"): "gone.yaml cannot be read",
         ("--tasks=writing", "--include_path", tmp_path): "broken.yaml is not a YAML file",
         ("--tasks=writing", "--include_path", tmp_path / "gone"): "there is no task file or folder of task files",
-        ("--tasks=writing", "--include_path", tasks, "--max_length=12"): "asks for 12 new tokens, and the decoder reads 12",
+        ("--tasks=writing", "--include_path", tasks, "--max_length=12"): "writing: a task asks for 12 new",
     }
     for words, expected in told.items():
         assert expected in refusal(capsys, run, *words)
@@ -204,14 +236,49 @@ def test_a_template_that_does_not_fit_all_of_its_data_is_refused(run: Path, tmp_
         main([str(run), "--tasks", str(tmp_path / "holed.yaml")])
 
 
-def test_as_much_is_read_at_once_as_in_training_or_as_the_imported_config_says(run: Path):
+def test_as_much_is_read_at_once_as_in_training_or_as_the_imported_config_says(run: Path, runs: dict[str, Path]):
     trained = load_trained(run)
     assert harness.length_read(trained) == 64
     imported = replace(trained, settings={})
     (run / "run.json").write_text(json.dumps({"source": {"config": {"max_position_embeddings": 4096}}}))
     assert harness.length_read(imported) == 4096
-    (run / "run.json").unlink()
-    assert harness.length_read(imported) == 2048
+    (run / "run.json").write_text(json.dumps({"source": {"config": {}}}))
+    assert harness.length_read(imported) == 8192  # what the classes have that `hf` would load
+    assert harness.length_read(replace(load_trained(runs["nemotron"]), settings={}, folder=run)) == 4096
+
+
+def test_a_loss_that_is_not_finite_is_told_and_written_as_none(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    broken = load_trained(run)
+    broken.decoder.embedding.weight.data.fill_(math.nan)
+    monkeypatch.setattr("ngpt_lab.interop.trained.load_trained", lambda path, dtype: broken)
+    main([str(run), "--context_lengths=16", "--windows=2"])
+    [row] = [line for line in capsys.readouterr().out.splitlines() if " 16 " in line and "at 16" not in line]
+    assert row.count(" - ") == 4
+    [record] = results(run)
+    assert record["results"]["lengths"][0]["loss"] is None
+
+
+def test_what_the_imported_folder_says_ends_a_text_ends_it(run: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(harness, "check_generation", lambda lm, loaded: seen.append(lm.stop))
+    monkeypatch.setattr(harness, "results", lambda *_: {"tasks": {}, "groups": {}})
+    for said in ({}, {"eos_token_id": [32, 0]}):
+        (run / "generation_config.json").write_text(json.dumps(said))
+        main([str(run), "--tasks", str(tasks / "writing.yaml")])
+    assert seen == [{0}, {0, 32}]
+
+
+def test_a_tokenizer_that_asks_for_code_of_its_own_is_refused_in_one_line(
+    run: Path, tasks: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = run / "tokenizer" / "tokenizer_config.json"
+    asks = {"tokenizer_class": "Tok", "auto_map": {"AutoTokenizer": [None, "evil.Tok"]}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **asks}))
+    told = refusal(capsys, run, "--tasks", tasks / "writing.yaml")
+    assert "tokenizer holds no tokenizer that transformers can read: " in told
+    assert "contains custom code" in told
 
 
 def test_a_run_of_a_task_has_nothing_to_say_here(run: Path, monkeypatch: pytest.MonkeyPatch):

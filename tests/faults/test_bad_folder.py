@@ -129,6 +129,20 @@ def tampered(folder: Path) -> None:
     (folder / FIRST).write_bytes(content)
 
 
+def elsewhere(name: str) -> Spoil:
+    """A link to a file outside of the folder, which may be one that nobody is to see."""
+
+    def spoil(folder: Path) -> None:
+        target = folder.parent / "secret"
+        if (folder / name).is_file():
+            (folder / name).rename(target)
+        else:
+            target.write_text("secret")
+        (folder / name).symlink_to(target)
+
+    return spoil
+
+
 def with_head(weight: torch.Tensor, **fields: Any) -> Spoil:
     """A folder of sequence classification with this head."""
 
@@ -219,6 +233,11 @@ BAD: dict[str, tuple[Spoil, str]] = {
         changed(SECOND, lambda t: t.update({name: tensor.long() for name, tensor in t.items() if "embed" in name})),
         f"its config: {EMBEDDING} is of torch.int64, not floating point",
     ),
+    "the config lies elsewhere": (elsewhere("config.json"), "config.json is a link to "),
+    "the index lies elsewhere": (elsewhere(INDEX), f"{INDEX} is a link to "),
+    "a shard lies elsewhere": (elsewhere(FIRST), f"{FIRST} is a link to "),
+    "the tokenizer lies elsewhere": (elsewhere("tokenizer.json"), "tokenizer.json is a link to "),
+    "the merges lie elsewhere": (elsewhere("merges.txt"), "outside of its folder: put the file itself there"),
     "the tokenizer is no JSON": (text("tokenizer.json", "{"), "tokenizer.json is not JSON"),
     "the generation config is no JSON": (text("generation_config.json", "nothing"), "generation_config.json is not JSON"),
 }
@@ -249,6 +268,22 @@ def test_a_bad_folder_is_refused_in_one_sentence_and_nothing_is_left(case, folde
 def test_the_sound_folder_is_imported(folder, tmp_path, capsys):
     main(["import", str(folder), str(tmp_path / "run")])
     assert "holds NGPTForCausalLM with 1,061 parameters" in capsys.readouterr().out
+
+
+def test_links_inside_a_folder_or_into_the_blobs_of_the_hub_s_cache_are_followed(folder, tmp_path, capsys):
+    snapshot = tmp_path / "models--me--mine" / "snapshots" / "0123abc"
+    blobs = snapshot.parents[1] / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        shutil.copyfile(file, blobs / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    (tmp_path / "link").symlink_to(snapshot)
+    (folder / FIRST).rename(folder / "kept")
+    (folder / FIRST).symlink_to("kept")
+    for number, source in enumerate((snapshot, tmp_path / "link", folder)):
+        main(["import", str(source), str(tmp_path / f"run-{number}")])
+        assert "holds NGPTForCausalLM with 1,061 parameters" in capsys.readouterr().out
 
 
 def test_a_folder_in_use_stays_as_it_is(folder, tmp_path, capsys):

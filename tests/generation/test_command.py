@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import AutoTokenizer
 
 from ngpt_lab.cli import main
 from ngpt_lab.errors import InputError
@@ -112,6 +114,57 @@ def scripted(ids):
     return lambda *_: torch.nn.functional.one_hot(torch.tensor([next(coming)]), 256).float()
 
 
+def test_the_text_ends_with_what_the_generation_config_names_too(run, say, tmp_path, monkeypatch):
+    imported = with_tokenizer(run, tmp_path / "run", {"a": 97, "<unk>": 1}, unk_token="<unk>")
+    (imported / "generation_config.json").write_text('{"eos_token_id": [32, 0]}')
+    monkeypatch.setattr("ngpt_lab.generation.loop.last_logits", scripted(b"one two"))
+    assert say(imported, "--prompt", "a", "--ids").out == "111 110 101 32\n"
+
+
+def test_the_prompt_has_what_the_tokenizer_s_template_adds(run, say, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    described = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())
+    described["post_processor"]["single"].insert(0, {"SpecialToken": {"id": "\0", "type_id": 0}})
+    (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps(described))
+    seen = []
+
+    def logits(decoder, tokens, *_):
+        seen.append(tokens.tolist())
+        return torch.nn.functional.one_hot(torch.tensor([0]), 256).float()
+
+    monkeypatch.setattr("ngpt_lab.generation.loop.last_logits", logits)
+    for checkpoint in (folder, run):
+        assert say(checkpoint, "--prompt", "ab").out == "\n"
+        theirs = AutoTokenizer.from_pretrained(checkpoint / "tokenizer")
+        assert seen.pop() == [theirs("ab")["input_ids"]]
+    assert theirs("ab")["input_ids"] == [97, 98]
+
+
+def test_letters_that_the_terminal_has_not_are_replaced(run, monkeypatch):
+    monkeypatch.setattr("ngpt_lab.generation.loop.last_logits", scripted("caf\u00e9\0".encode()))
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    main(["generate", str(run), "--prompt", "a"])
+    assert out.buffer.getvalue() == b"caf?\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--temperature", "1", "--top_k", "5"]])
+@pytest.mark.parametrize("end", [0, None])
+def test_weights_that_are_no_numbers_are_refused(run, refusal, monkeypatch, words, end):
+    damaged = load_trained.__wrapped__(run)
+    damaged.decoder.embedding.weight.data = damaged.decoder.embedding.weight.data.clone().index_fill(
+        0, torch.tensor([97]), float("nan")
+    )
+    monkeypatch.setattr(trained, "load_trained", lambda *_: damaged)
+    monkeypatch.setattr("ngpt_lab.interop.run_tokenizer.stop_ids", lambda *_: set() if end is None else {end})
+    assert "the model gives logits that are no finite numbers" in refusal(run, "--prompt", "a", "--max_new_tokens", 9, *words)
+
+
+def test_what_is_no_run_is_told_before_the_prompt_is_read(refusal, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "there is no run folder or checkpoint" in refusal(tmp_path / "nowhere")
+
+
 def test_a_text_longer_than_any_the_model_saw_is_told(run, say):
     assert say(run, "--prompt", PROMPT, "--max_new_tokens", 64 - len(PROMPT)).err == ""
     told = say(run, "--prompt", PROMPT, "--max_new_tokens", 65 - len(PROMPT)).err
@@ -131,12 +184,18 @@ def test_weights_can_be_used_in_another_dtype(run, say, dtype):
         (["--prompt", "a", "--prompt_file", "b"], "not allowed with argument --prompt"),
         (["--prompt_file", "/nowhere/at/all"], "/nowhere/at/all cannot be read: No such file"),
         (["--prompt", "a", "--max_new_tokens", "0"], "--max_new_tokens is 0: it must be at least 1"),
-        (["--prompt", "a", "--temperature", "-1"], "temperature is -1.0: it must be above 0"),
+        (["--prompt", "a", "--temperature", "-1"], "temperature is -1.0: it must be at least 1e-20"),
         (["--prompt", "a", "--temperature", "1", "--top_k", "0"], "top_k is 0: it must be at least 1"),
         (["--prompt", "a", "--temperature", "1", "--top_p", "0"], "top_p is 0.0: it must be above 0 and at most 1"),
         (["--prompt", "a", "--temperature", "1", "--min_p", "1"], "min_p is 1.0: it must be at least 0 and below 1"),
         (["--prompt", "a", "--top_k", "3"], "--top_k needs a --temperature above 0: at 0 nothing is drawn"),
+        (["--prompt", "a", "--seed", "3"], "--seed needs a --temperature above 0: at 0 nothing is drawn"),
+        (["--prompt", "a", "--temperature", "1", "--seed", "9" * 30], "--seed is 999999999999999999999999999999: it must be"),
+        (["--prompt", "a", "--temperature", "1", "--seed", "-1"], "--seed is -1: it must be at least 0 and below 184467"),
+        (["--prompt", "a", "--temperature", "1e-40"], "temperature is 1e-40: it must be at least 1e-20 and finite"),
         (["--prompt", "a", "--device", "tape"], "--device tape cannot be used here"),
+        (["--prompt", "a", "--device", "meta"], "--device meta cannot be used here"),
+        (["--prompt", "a", "--device", "hpu"], "--device hpu cannot be used here"),
         (["--prompt", "a", "--dtype", "int8"], "invalid choice: 'int8'"),
     ],
 )
@@ -164,6 +223,7 @@ def changed(run, folder, **data):
 
 
 def with_tokenizer(run, folder, vocabulary, **model):
+    """A run whose tokenizer knows those words."""
     (changed(run, folder) / "tokenizer").mkdir()
     described = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": vocabulary, **model}}
     (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps(described))
@@ -183,7 +243,7 @@ def test_a_prompt_that_the_tokenizer_cannot_encode_is_refused(run, refusal, tmp_
 
 def test_a_prompt_without_tokens_is_refused():
     class Nothing:
-        def encode(self, text):
+        def encode_with_template(self, text):
             return []
 
     with pytest.raises(InputError, match="the tokenizer makes no token of the prompt"):

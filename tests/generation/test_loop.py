@@ -6,7 +6,7 @@ import torch
 from ngpt_lab.errors import InputError
 from ngpt_lab.generation.cache import FixedCache
 from ngpt_lab.generation.loop import generate, last_logits
-from ngpt_lab.generation.sampling import Sampler
+from ngpt_lab.generation.sampling import Greedy, Sampler, Sampling
 from ngpt_lab.models import NGPT
 from ngpt_lab.models.ablations.value_residual import ValueResidual
 from ngpt_lab.nn.attention import attention_named
@@ -111,6 +111,25 @@ def test_a_row_that_has_ended_repeats_its_end_and_the_last_end_is_the_end(model,
     sampler = Recorded([9, 1, 1], [2, 8, 3], [9, 4, 9], [5, 5, 5])
     new = ids_of(model, tokens, max_new_tokens=4, sampler=sampler, stop={8, 9})
     assert new.tolist() == [[9, 9, 9], [1, 8, 8], [1, 3, 9]]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("sampler", [Greedy(), Sampling(top_k=3, top_p=0.9, min_p=0.1)], ids=["greedy", "drawn"])
+def test_logits_that_are_no_numbers_are_refused(monkeypatch, model, tokens, sampler, number):
+    broken = torch.zeros(3, 5)
+    broken[1, slice(None) if number < 0 else 2] = number
+    coming = iter((torch.zeros(3, 5), broken))
+    monkeypatch.setattr("ngpt_lab.generation.loop.last_logits", lambda *_: next(coming))
+    ids = generate(model, tokens, max_new_tokens=9, sampler=sampler, stop={99})
+    assert next(ids).shape == (3,)
+    with pytest.raises(InputError, match="the model gives logits that are no finite numbers"):
+        next(ids)
+
+
+def test_large_logits_of_many_rows_are_numbers(monkeypatch, model):
+    logits = torch.full((64, 5), 60000.0, dtype=torch.float16)
+    monkeypatch.setattr("ngpt_lab.generation.loop.last_logits", lambda *_: logits)
+    assert len(list(generate(model, torch.ones(64, 1, dtype=torch.long), max_new_tokens=3, stop={4}))) == 3
 
 
 def test_without_an_end_as_many_come_as_were_asked_for(model, tokens):

@@ -1,6 +1,7 @@
 """Pieces of text put together are the whole text, and no piece ends inside a character."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,16 @@ class WithFallback:
         return self.tokenizer.decode(list(ids), skip_special_tokens=False)
 
 
+class Cut:
+    """A tokenizer whose tokens are the pieces that bytes were cut into: a token can end one character and begin another."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+
+    def decode(self, ids):
+        return b"".join(self.pieces[token] for token in ids).decode(errors="replace")
+
+
 def told(tokenizer, ids, before=()):
     pieces = Pieces(tokenizer, before)
     return [*(pieces.push(token) for token in ids), pieces.rest()]
@@ -38,6 +49,26 @@ def test_the_pieces_of_a_text_are_the_text_and_hold_whole_characters(text, befor
     assert "".join(pieces) == text
     assert REPLACEMENT in text or not any(REPLACEMENT in piece for piece in pieces)
     assert pieces[-1] == ""
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters=REPLACEMENT), min_size=1, max_size=60), st.data())
+def test_wherever_tokens_end_each_character_comes_with_its_last_byte(text, data):
+    content, cuts = text.encode(), [0]
+    while cuts[-1] < len(content):
+        cuts.append(min(len(content), cuts[-1] + data.draw(st.integers(1, 7))))
+    tokenizer = Cut([content[start:end] for start, end in pairwise(cuts)])
+    known = data.draw(st.integers(0, len(cuts) - 1).filter(lambda at: whole(content[: cuts[at]])))
+    pieces = Pieces(tokenizer, range(known))
+    so_far = content[: cuts[known]].decode()
+    for token, end in enumerate(cuts[known + 1 :], start=known):
+        so_far += pieces.push(token)
+        assert so_far == content[:end].decode(errors="ignore")
+    assert pieces.rest() == ""
+
+
+def whole(content):
+    return not content.decode(errors="replace").endswith(REPLACEMENT)
 
 
 @settings(max_examples=300, deadline=None)
@@ -79,3 +110,10 @@ def test_characters_of_byte_tokens_side_by_side_are_whole():
         ",",
         "",
     ]
+
+
+def test_a_long_run_of_byte_tokens_is_told_character_by_character():
+    text = "\u4e2d\u00e9\U0001f600\u6587" * 20
+    for before in ((256,), (256, *"\u4e2d\u6587".encode() * 5)):
+        pieces = told(WithFallback(), [*text.encode(), 258, 257], before)
+        assert [piece for piece in pieces if piece] == [*text, ",", " world"]

@@ -84,7 +84,8 @@ def test_a_generator_draws_the_same_again():
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ({"temperature": 0.0}, r"temperature is 0\.0: it must be above 0"),
+        ({"temperature": 0.0}, r"temperature is 0\.0: it must be at least 1e-20 and finite"),
+        ({"temperature": 1e-40}, r"temperature is 1e-40: it must be at least 1e-20"),
         ({"temperature": -1.0}, r"temperature is -1\.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"top_k": 0}, "top_k is 0: it must be at least 1"),

@@ -60,8 +60,30 @@ def test_what_is_saved_is_what_our_own_exporter_writes(small_model, tmp_path):
     assert same(export_weights(decoder, "hf-ngpt"), written(tmp_path))
 
 
+class MyLM(NGPTForCausalLM):
+    """A user's own."""
+
+
+def test_a_class_made_of_ours_loads_and_saves_its_head_too(small_model, tmp_path):
+    model = small_model()
+    model.save_pretrained(tmp_path / "ours")
+    made, found = load(MyLM, tmp_path / "ours", dtype=torch.float64)
+    assert not found
+    assert same(made.state_dict(), model.state_dict())
+    made.save_pretrained(tmp_path / "made")
+    assert same(written(tmp_path / "made"), written(tmp_path / "ours"))
+
+
+def test_a_model_whose_class_is_exchanged_as_fsdp_does_is_saved_as_before(small_model, tmp_path):
+    model = small_model()
+    model.save_pretrained(tmp_path / "before")
+    model.__class__ = type("FSDPNGPTForCausalLM", (NGPTForCausalLM,), {})
+    model.save_pretrained(tmp_path / "after")
+    assert same(written(tmp_path / "after"), written(tmp_path / "before"))
+
+
 @pytest.mark.parametrize("cls", HEADS)
-def test_a_head_finds_the_body_of_a_language_model_and_gives_it_back(small_model, tmp_path, tokens, cls):
+def test_a_head_finds_the_body_of_a_language_model_and_gives_it_back(small_model, tmp_path, cls):
     model = small_model()
     model.save_pretrained(tmp_path / "lm")
     head, found = load(cls, tmp_path / "lm", dtype=torch.float64)
@@ -81,7 +103,7 @@ def test_a_head_finds_the_body_of_a_language_model_and_gives_it_back(small_model
     assert written(tmp_path / "back").keys() == written(tmp_path / "lm").keys()
 
 
-def test_the_model_alone_has_no_prefix_and_needs_none(small_model, tmp_path, tokens):
+def test_the_model_alone_has_no_prefix_and_needs_none(small_model, tmp_path):
     model = small_model()
     model.save_pretrained(tmp_path / "lm")
     alone, found = load(AutoModel, tmp_path / "lm", dtype=torch.float64)
@@ -96,7 +118,7 @@ def test_the_model_alone_has_no_prefix_and_needs_none(small_model, tmp_path, tok
     assert same(back.model.state_dict(), model.model.state_dict())
 
 
-def test_a_tied_model_is_saved_once_and_loaded_tied(small_model, tmp_path, tokens):
+def test_a_tied_model_is_saved_once_and_loaded_tied(small_model, tmp_path):
     model = small_model(tie_word_embeddings=True)
     model.save_pretrained(tmp_path)
     assert "lm_head.weight" not in written(tmp_path)
@@ -144,7 +166,7 @@ def test_a_tensor_of_another_shape_is_refused(small_model, tmp_path):
     assert [name for name, *_ in found["mismatched_keys"]] == ["sz.weight"]
 
 
-def test_a_saved_file_can_be_handed_to_load_state_dict(small_model, tmp_path, tokens):
+def test_a_saved_file_can_be_handed_to_load_state_dict(small_model, tmp_path):
     model, other = small_model(), small_model(sz_init_value=1.0)
     model.save_pretrained(tmp_path)
     for parameter in other.parameters():
@@ -189,8 +211,12 @@ def test_half_precision_gives_its_own_dtype_out_and_survives_a_round_trip(small_
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_usual_quickstart_places_the_model_itself(small_model, tmp_path, tokens, dtype):
     small_model(dtype=torch.float32).save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype, device_map="auto")
-    assert model.generate(tokens.to(model.device), attention_mask=torch.ones_like(tokens), max_length=20).shape[1] <= 20
+    placed = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype, device_map="auto")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype).to(placed.device)
+    prompt = tokens.to(placed.device)
+    ids = [m.generate(prompt, attention_mask=torch.ones_like(prompt), max_length=20, do_sample=False) for m in (placed, plain)]
+    assert torch.equal(ids[0][:, :7], prompt)
+    assert torch.equal(*ids)
 
 
 @torch.no_grad()
@@ -203,6 +229,9 @@ def test_parts_on_disk_compute_the_same_and_are_saved_again(small_model, tmp_pat
         tmp_path / "model", dtype=torch.float64, device_map=places, offload_folder=tmp_path / "offload"
     )
     assert torch.allclose(split(tokens).logits, model(tokens).logits, atol=1e-12)
+    with pytest.warns(UserWarning, match="model with offloaded modules"):
+        split.save_pretrained(tmp_path / "again")
+    assert same(written(tmp_path / "again"), written(tmp_path / "model"))
 
 
 def test_an_empty_model_takes_no_memory(small_config):

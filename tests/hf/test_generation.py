@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import DynamicCache, StaticCache
+from transformers import ContinuousBatchingConfig, DynamicCache, GenerationConfig, StaticCache
 
 
 def generate(model, prompt, **settings):
@@ -88,3 +88,14 @@ def test_generation_starts_from_embedded_tokens_too(small_model, tokens):
         inputs_embeds=embedded, attention_mask=torch.ones_like(tokens), max_new_tokens=10, do_sample=False, eos_token_id=None
     )
     assert torch.equal(ids, generate(model, tokens)[:, 7:])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rows_that_come_and_go_continue_as_if_alone(small_model, tokens, attention):
+    model = small_model(attn_implementation=attention, dtype=torch.float32)
+    rows = [tokens[0].tolist(), tokens[1, 3:].tolist()]
+    settings = GenerationConfig(max_new_tokens=10, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    blocks = ContinuousBatchingConfig(num_blocks=8, max_batch_tokens=32)
+    found = model.generate_batch(rows, settings, continuous_batching_config=blocks, progress_bar=False)
+    for row, answer in zip(rows, (found[name] for name in sorted(found)), strict=True):
+        assert answer.generated_tokens == generate(model, torch.tensor([row]))[0, len(row) :].tolist(), answer.error

@@ -5,7 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.hf import NGPTForQuestionAnswering, NGPTForSequenceClassification, NGPTForTokenClassification
+from ngpt_lab.hf import (
+    NGPTForCausalLM,
+    NGPTForQuestionAnswering,
+    NGPTForSequenceClassification,
+    NGPTForTokenClassification,
+)
 
 PAD = 0
 
@@ -86,8 +91,16 @@ def test_a_label_out_of_range_is_refused_by_name(small_model, tokens, cls):
     labels = torch.full((2,) if cls is NGPTForSequenceClassification else (2, 7), -100)
     for wrong in (3, -1):
         labels[-1] = wrong
-        with pytest.raises(InputError, match=rf"labels: {wrong} is no label of a model with 3 of them: use 0 to 2, or -100"):
+        with pytest.raises(InputError, match=rf"labels: {wrong} is none of the 3 that .* tells apart: use 0 to 2, or -100"):
             model(tokens, labels=labels)
+
+
+@pytest.mark.parametrize("cls", [NGPTForCausalLM, NGPTForSequenceClassification, NGPTForTokenClassification])
+def test_a_model_with_labels_compiles_into_one_graph(small_model, tokens, cls):
+    model = small_model(cls, num_labels=3, num_hidden_layers=1)
+    labels = tokens % 3 if cls is not NGPTForSequenceClassification else tokens[:, 0] % 3
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(tokens, labels=labels).loss, model(tokens, labels=labels).loss)
 
 
 def test_a_batch_without_a_padding_token_is_refused(small_model, tokens):

@@ -10,6 +10,7 @@ from transformers.integrations import flash_attention
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.hf import NGPTForCausalLM, NGPTForSequenceClassification, NGPTModel
+from ngpt_lab.hf.losses import next_token_loss
 from ngpt_lab.nn.linear import weight_error
 from ngpt_lab.nn.scale import Scale
 
@@ -38,10 +39,17 @@ def test_tokens_together_with_embedded_ones_are_refused(small_model, tokens):
             model(**given)
 
 
+@pytest.fixture
+def register_attention(monkeypatch):
+    """Registers an attention function until the test is over."""
+    monkeypatch.setattr(AttentionInterface, "_global_mapping", AttentionInterface._global_mapping.copy())
+    return AttentionInterface.register
+
+
 @torch.no_grad()
-def test_eager_sdpa_and_a_registered_attention_agree(small_model, left_padded):
+def test_eager_sdpa_and_a_registered_attention_agree(small_model, left_padded, register_attention):
     model, (padded, mask) = small_model(), left_padded
-    AttentionInterface.register("own_sdpa", AttentionInterface()["sdpa"])
+    register_attention("own_sdpa", AttentionInterface()["sdpa"])
     logits = {}
     for name in ("eager", "sdpa", "own_sdpa"):
         model.set_attn_implementation(name)
@@ -49,6 +57,24 @@ def test_eager_sdpa_and_a_registered_attention_agree(small_model, left_padded):
         logits[name] = model(padded, attention_mask=given).logits[mask.bool()]
     assert close(logits["eager"], logits["sdpa"])
     assert close(logits["own_sdpa"], logits["sdpa"])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_an_attention_function_is_told_its_layer_also_where_blocks_run_twice(
+    small_model, tokens, register_attention, reentrant
+):
+    calls = []
+
+    def attention(module, query, *given, **settings):
+        calls.append((module.layer_idx, module.training, module.num_key_value_groups, module.config._attn_implementation))
+        return AttentionInterface()["sdpa"](module, query, *given, **settings)
+
+    register_attention("told", attention)
+    model = small_model(attn_implementation="told").train()
+    checkpointed(model, use_reentrant=reentrant)
+    model.enable_input_require_grads()
+    model(tokens, labels=tokens, use_cache=False).loss.backward()
+    assert calls == [(layer, True, 2, "told") for layer in (0, 1, 1, 0)]
 
 
 @torch.no_grad()
@@ -226,6 +252,19 @@ def test_embeddings_can_be_replaced(small_model, tokens):
     assert model.get_output_embeddings().weight is other.weight
 
 
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (nn.Linear(16, 43, bias=False), r"the weight is \(43, 16\), and this model's is \(41, 16\)"),
+        (nn.Linear(16, 41), "there is a bias"),
+        (nn.Identity(), "Identity has no weight"),
+    ],
+)
+def test_output_embeddings_that_do_not_fit_are_refused(small_model, module, told):
+    with pytest.raises(InputError, match=told):
+        small_model().set_output_embeddings(module)
+
+
 def test_a_copy_computes_the_same(small_model, tokens):
     model = small_model()
     assert torch.equal(copy.deepcopy(model)(tokens).logits, model(tokens).logits)
@@ -241,3 +280,18 @@ def test_labels_that_are_left_out_and_shifted_ones_are_honoured(small_model, tok
     shifted = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     assert close(model(tokens, shift_labels=shifted).loss, expected)
     assert close(model(tokens, labels=labels, num_items_in_batch=20).loss, expected * 10 / 20)
+
+
+def test_a_token_outside_the_vocabulary_is_no_label(small_model, tokens):
+    model, labels = small_model(), tokens.clone()
+    for wrong in (41, -1):
+        labels[1, 4] = wrong
+        for given in ({"labels": labels}, {"shift_labels": labels}):
+            with pytest.raises(InputError, match=rf"labels: {wrong} is none of the 41 .*: use 0 to 40, or -100"):
+                model(tokens, **given)
+
+
+def test_labels_on_an_accelerator_are_not_waited_for_and_their_number_may_be_elsewhere():
+    with torch.device("meta"):  # whose values cannot be read
+        logits, labels = torch.zeros(2, 7, 41), torch.zeros(2, 7, dtype=torch.long)
+    assert next_token_loss(logits, labels, 41, num_items_in_batch=torch.tensor([14])).is_meta

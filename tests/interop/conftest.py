@@ -1,30 +1,16 @@
 """Runs to load, and models as Hugging Face folders to import."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from neighbours import of
 from safetensors.torch import save_file
 from torch import Tensor
 
-TESTS = Path(__file__).parents[1]
 Write = Callable[..., Path]
-
-
-def of(folder: str) -> ModuleType:
-    """The fixtures of another folder's tests."""
-    spec = importlib.util.spec_from_file_location(f"conftest_of_{folder}", TESTS / folder / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 train = of("analysis").train
 PARITY = of("parity")
 

@@ -3,9 +3,12 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +18,22 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import NemotronConfig, NemotronForQuestionAnswering, NemotronForTokenClassification
+from transformers.utils import logging
 
 from ngpt_lab.cli import main
+from ngpt_lab.errors import InputError
 from ngpt_lab.generation.loop import generate
 from ngpt_lab.hf import NGPTConfig, NGPTForQuestionAnswering, NGPTForSequenceClassification
 from ngpt_lab.interop import export_run, weight_files
 from ngpt_lab.interop.hf_folder import FolderTensors
 from ngpt_lab.interop.import_run import import_folder
 from ngpt_lab.interop.single_file import Module
-from ngpt_lab.interop.trained import load_trained
+from ngpt_lab.interop.trained import Trained, load_trained
+from ngpt_lab.models import NGPT, Dims
+from ngpt_lab.models.ngpt import UnitQKNorm
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS, README = ROOT / "configs", (ROOT / "README.md").read_text()
 Train = Callable[..., Path]
 MODELS = ("ngpt", "nemotron")
 TEXT = "the norm of"
@@ -119,6 +127,9 @@ def test_what_goes_out_and_comes_back_has_the_same_bits(name, runs, folders, tmp
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[key]) and value.dtype == other[key].dtype for key, value in one.items())
     main(["export", str(tmp_path / "run"), str(tmp_path / "again")])
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "| positions it is made for | 64 |" in card
+    assert "trained on" not in card
     for file in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (tmp_path / "again" / file).read_bytes() == (folders[name] / file).read_bytes()
     first, second = (json.loads((folder / "config.json").read_text()) for folder in (folders[name], tmp_path / "again"))
@@ -153,8 +164,11 @@ def test_the_model_card_says_what_the_run_recorded_and_of_an_earlier_checkpoint_
     ):
         assert told in card
     assert f"| tokens | {record['tokens']:,} |" in card
-    assert record["data"]["source"] in card
+    assert "| text | words.txt |" in card  # not the path that the run's config has
+    assert str(runs["ngpt"].parent) in (runs["ngpt"] / "config.yaml").read_text()
     assert str(runs["ngpt"].parent) not in card
+    assert "| positions trained on | 64 |" in card
+    assert "attention_mask=torch.ones_like(inputs)" in card
     assert "trust_remote_code" not in (folders["nemotron"] / "README.md").read_text()
     early = next((runs["ngpt"] / "checkpoints").glob("step-*3.ckpt"))
     main(["export", str(early), str(tmp_path / "early")])
@@ -193,7 +207,9 @@ def test_what_cannot_be_exported_is_refused_in_one_sentence_and_leaves_nothing(r
     (taken / "mine.txt").write_text("mine")
     assert "taken is in use" in refusal(runs["ngpt"], taken, capsys=capsys)
     assert "there is no run folder or checkpoint" in refusal(tmp_path / "nowhere", tmp_path / "new", capsys=capsys)
-    assert "--max_shard_size is 'huge'" in refusal(runs["ngpt"], tmp_path / "new", "--max_shard_size=huge", capsys=capsys)
+    for size in ("huge", "0GB", "-1GB", "nanGB", "infGB"):
+        told = refusal(runs["ngpt"], tmp_path / "new", f"--max_shard_size={size}", capsys=capsys)
+        assert f"--max_shard_size is '{size}': give a number above 0 and a unit" in told
     other = tmp_path / "other"
     (other / "checkpoints").mkdir(parents=True)
     config = (runs["ngpt"] / "config.yaml").read_text()
@@ -202,6 +218,36 @@ def test_what_cannot_be_exported_is_refused_in_one_sentence_and_leaves_nothing(r
     assert "cannot export to hf-ngpt: attention_residual.path is slerp" in refusal(other, tmp_path / "new", capsys=capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "taken"]
     assert [path.name for path in taken.iterdir()] == ["mine.txt"]
+
+
+def test_a_head_that_no_class_holds_is_refused_by_name(runs):
+    other = replace(load_trained(runs["nemotron"]), head=torch.nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"cannot export a task's head of Linear: Hugging Face's classes hold SequenceHead"):
+        export_run.translated(other, {})
+
+
+def test_scales_that_are_stored_anew_are_rounded_once(tmp_path):
+    torch.manual_seed(0)
+    dims = Dims(vocab_size=13, d_model=64, n_layers=2, n_heads=2, n_kv_heads=1, d_head=32, d_ff=96)
+    decoder = NGPT(dims, qk_norm=partial(UnitQKNorm, init=[0.7, 1.3]))
+    for block in decoder.blocks:
+        torch.nn.init.uniform_(block.attention.qk_norm.s_qk.stored)
+    stored = decoder.blocks[0].attention.qk_norm.s_qk.stored.detach().clone()
+    _, tensors = export_run.translated(Trained(decoder, tmp_path, {}, "run"), {}, torch.bfloat16)
+    sqk, factor = tensors["model.layers.0.self_attn.sqk.weight"][:, 0], 0.7 / 1.3
+    assert torch.equal(sqk, (stored * factor).bfloat16())
+    assert not torch.equal(sqk, stored.bfloat16() * factor)
+    wide = export_run.translated(Trained(decoder.bfloat16(), tmp_path, {}, "run"), {}, torch.float32)[1]
+    expected = stored.bfloat16().float() * factor
+    assert torch.allclose(wide["model.layers.0.self_attn.sqk.weight"][:, 0], expected, rtol=1e-6)
+
+
+def test_the_readme_s_lines_continue_a_text_with_an_exported_folder(folders, capsys):
+    [block] = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.S) if "AutoModelForCausalLM" in block]
+    assert block.count('"my-ngpt"') == 2
+    logging.disable_progress_bar()
+    exec(block.replace("my-ngpt", str(folders["ngpt"])), {})
+    assert capsys.readouterr().out.startswith("import ")
 
 
 def test_nothing_stands_under_the_final_name_before_all_of_it_is_there(runs, tmp_path, monkeypatch, capsys):

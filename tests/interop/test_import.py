@@ -273,6 +273,7 @@ def test_a_tokenizer_comes_along_and_code_does_not(golden_named, write, monkeypa
     files = {
         "tokenizer.json": '{"version": "1.0"}',
         "tokenizer_config.json": '{"tokenizer_class": "PreTrainedTokenizerFast"}',
+        "vocab.txt": "[PAD]",
         "special_tokens_map.json": '{"eos_token": "<e>"}',
         "chat_template.jinja": "{{ messages }}",
     }
@@ -286,6 +287,10 @@ def test_a_tokenizer_comes_along_and_code_does_not(golden_named, write, monkeypa
     written = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert written == {"config.yaml", "run.json", "checkpoints/last.ckpt", *(f"tokenizer/{name}" for name in files)}
     assert not (tmp_path / "ran").exists()
+    own = {"tokenizer_class": "Tok", "auto_map": {"AutoTokenizer": [None, "evil.Tok"]}, "eos_token": "<é>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    config = json.loads((imported(folder, tmp_path / "another") / "tokenizer" / "tokenizer_config.json").read_text())
+    assert config == {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<é>"}
 
 
 def test_an_import_is_evaluated_and_trained_with_its_own_config(write, tmp_path):

@@ -1,18 +1,24 @@
 """The tokenizer of a run, kept or made again."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
+from transformers import NemotronConfig, NemotronForCausalLM
 
 from ngpt_lab.data.encoders import ByteEncoder
 from ngpt_lab.data.sources.text_files import TextFiles
 from ngpt_lab.data.store import build
 from ngpt_lab.data.tokenizers import BPE
 from ngpt_lab.errors import InputError
-from ngpt_lab.interop.run_tokenizer import tokenizer_of
+from ngpt_lab.generation.loop import generate
+from ngpt_lab.interop.import_run import import_folder
+from ngpt_lab.interop.run_tokenizer import stop_ids, tokenizer_of
+from ngpt_lab.interop.trained import load_trained
 from ngpt_lab.training.run_folders import foreign
 from ngpt_lab.training.run_record import keep_tokenizer
 
@@ -69,6 +75,59 @@ def test_a_tokenizer_that_cannot_be_known_is_none(tmp_path: Path):
     for number, (source, tokenizer) in enumerate([(gone, None), (ids, None), (None, file)]):
         assert tokenizer_of(run_of(tmp_path / str(number), source, tokenizer)) is None
     assert tokenizer_of(tmp_path) is None
+
+
+@pytest.fixture(scope="module")
+def nemotron(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("nemotron")
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    NemotronForCausalLM(NemotronConfig(**sizes, num_key_value_heads=2, initializer_range=1.0)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("generation", "config"),
+    [({"eos_token_id": "many"}, 1), ({"eos_token_id": 0}, 1), (None, "many"), (None, 0), (None, None)],
+    ids=str,
+)
+def test_a_text_ends_where_model_generate_ends_it(nemotron: Path, tmp_path: Path, generation, config):
+    model = NemotronForCausalLM.from_pretrained(nemotron)
+    prompt = torch.tensor([[5, 6, 7]])
+    whole = model.generate(prompt, max_new_tokens=12, do_sample=False, eos_token_id=None)[0, 3:].tolist()
+    ids = {"many": [31, whole[4]], 0: whole[6], 1: whole[0], None: None}
+    folder = Path(shutil.copytree(nemotron, tmp_path / "folder"))
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"eos_token_id": ids[config]}))
+    (folder / "generation_config.json").unlink()
+    if generation:
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids[generation["eos_token_id"]]}))
+    import_folder(folder, tmp_path / "run")
+    model = NemotronForCausalLM.from_pretrained(folder)
+    theirs = model.generate(prompt, max_new_tokens=12, do_sample=False)[0, 3:].tolist()
+    stop = stop_ids(tmp_path / "run", None)
+    named = model.generation_config.eos_token_id
+    assert stop == ({named} if isinstance(named, int) else set(named or ()))
+    decoder = load_trained(tmp_path / "run").decoder
+    assert [int(new) for new in generate(decoder, prompt, max_new_tokens=12, stop=stop)] == theirs
+    assert (len(theirs) < 12) == bool(stop)
+
+
+def test_a_text_ends_with_the_tokenizer_s_token_where_nothing_else_is_named(tmp_path: Path):
+    assert stop_ids(tmp_path, 7) == {7}
+    assert stop_ids(tmp_path, None) == set()
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true}')
+    assert stop_ids(tmp_path, 7) == {7}
+    (tmp_path / "run.json").write_text('{"source": {"config": {"eos_token_id": 3}}}')
+    assert stop_ids(tmp_path, 7) == {3}
+
+
+@pytest.mark.parametrize("ids", ['"a"', "-1", "true", "1.5", "[1, null]", "99999999999999999999"])
+def test_what_is_no_id_ends_no_text(tmp_path: Path, ids: str):
+    (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {ids}}}')
+    with pytest.raises(InputError, match=r"generation_config\.json: eos_token_id is .*: give a token's id, or a list of ids"):
+        stop_ids(tmp_path, 0)
 
 
 def test_training_keeps_the_tokenizer_of_data_that_have_one_among_the_run_s_own_files(tmp_path: Path):

@@ -88,3 +88,19 @@ def test_numbers_may_come_without_their_last_dimension_and_are_never_broadcast()
 def test_labels_that_do_not_fit_are_refused(loss, labels, told):
     with pytest.raises(InputError, match=told):
         loss(torch.randn(2, 3), labels)
+
+
+@pytest.mark.parametrize("loss", [class_loss, multi_label_loss])
+def test_labels_elsewhere_than_on_the_cpu_are_not_waited_for(loss):
+    # Of a meta tensor there is nothing to wait for: whoever looks at a value is refused.
+    labels = torch.zeros(2, 3, dtype=torch.int64, device="meta")
+    logits = torch.zeros(2, 3, 4, device="meta") if loss is class_loss else torch.zeros(2, 3, device="meta")
+    assert loss(logits, labels).device.type == "meta"
+
+
+@pytest.mark.parametrize("loss", [class_loss, multi_label_loss])
+def test_a_loss_is_compiled_as_one_graph(loss):
+    labels = torch.tensor([[0, 1, 1], [1, 0, 1]])
+    logits = torch.randn(2, 3, 4) if loss is class_loss else torch.randn(2, 3)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(logits, labels), loss(logits, labels))

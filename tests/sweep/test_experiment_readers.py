@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from neighbours import module_at
 
 from ngpt_lab.analysis.columns import COLUMNS
 
@@ -19,12 +19,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def script(experiment: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"read_{experiment}", EXPERIMENTS / experiment / "read.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(EXPERIMENTS / experiment / "read.py")
 
 
 def test_storage_costs_are_paired_by_seed_and_leave_trials_and_failures_out() -> None:

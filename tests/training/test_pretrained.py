@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ngpt_lab.training.cli import CLI, DryCLI
@@ -53,7 +54,7 @@ def before(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     file = tmp_path / "rows.jsonl"
-    rows = [{"text": text * 3, "label": label} for text, label in (("sea ", "cold"), ("fire ", "hot")) for _ in range(20)]
+    rows = [{"text": f"{text} {at}", "label": label} for text, label in (("sea", "cold"), ("fire", "hot")) for at in range(20)]
     file.write_text("\n".join(json.dumps(row) for row in rows))
     return file
 
@@ -168,7 +169,7 @@ def test_what_cannot_be_begun_with_is_refused_in_one_sentence(
 ) -> None:
     folder = tmp_path / "refused"
     assert "--pretrained: there is no run folder or checkpoint nowhere" in refused(tune(folder, "nowhere"))
-    assert "has no config.yaml: give the folder of a run" in refused(tune(folder, tmp_path))
+    assert f"--pretrained: {tmp_path} has no config.yaml: give a run's folder" in refused(tune(folder, tmp_path))
     told = refused(tune(folder, before, "--model.backbone.dims.d_ff=32", "--model.backbone.dims.n_layers=1"))
     assert "blocks.0.mlp.up.weight is [256, 64], not [32, 64]" in told
     assert "blocks.1.attention.q.weight has no place" in told
@@ -177,7 +178,7 @@ def test_what_cannot_be_begun_with_is_refused_in_one_sentence(
     assert "lm_head.matrix.weight is missing" in refused([*command(folder), f"--pretrained={task}"])
     assert not folder.exists()
     (before / "checkpoints" / "last.ckpt").unlink()
-    assert "has no checkpoints/last.ckpt" in refused(tune(folder, before))
+    assert "has neither checkpoints/last.ckpt nor weights.safetensors" in refused(tune(folder, before))
 
 
 def test_a_larger_vocabulary_of_the_data_is_refused(before: Path, refused: Refused, tune: Command, tmp_path: Path) -> None:
@@ -189,3 +190,44 @@ def test_a_larger_vocabulary_of_the_data_is_refused(before: Path, refused: Refus
     torch.save({"state_dict": small}, before / "checkpoints" / "step-000003.ckpt")
     told = refused(tune(tmp_path / "refused", before))
     assert "dims.vocab_size is 100, but the data has 256 token ids" in told
+
+
+def test_the_same_command_goes_on_when_the_run_it_began_with_is_gone(before: Path, tune: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "tuned"
+    words = tune(
+        folder, before, "--checkpoint.every_n_train_steps=2", "--checkpoint.keep=null", "--model.backbone.attention=eager"
+    )
+    CLI(words)
+    whole = saved(folder)
+    shutil.rmtree(before)
+    for asked in ("--ckpt_path=auto", f"--ckpt_path={folder}/checkpoints/step-000002.ckpt"):
+        (folder / "checkpoints" / "step-000004.ckpt").unlink()
+        CLI([*words, asked])
+        assert all(torch.equal(value, whole[name]) for name, value in saved(folder).items())
+
+
+@pytest.mark.parametrize("name", ["", "/weights.safetensors"])
+def test_the_weights_alone_are_enough_and_a_home_folder_is_found(
+    name: str, before: Path, first: First, tune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = saved(before)
+    shutil.rmtree(before / "checkpoints")
+    alone = {key.removeprefix("backbone."): value for key, value in given.items()}
+    save_file(alone, before / "weights.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    CLI(tune(tmp_path / "tuned", f"~/before{name}"))
+    assert arrived(first, given)
+
+
+def test_a_beginning_that_is_named_by_nothing_or_by_half_is_refused(
+    before: Path, refused: Refused, tune: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = "--pretrained is empty: name a run's folder or a checkpoint in one, or leave it out"
+    folder, file = tmp_path / "refused", tmp_path / "arm.yaml"
+    file.write_text("pretrained: ''")
+    monkeypatch.chdir(before)  # nothing is not the current folder
+    for words in (tune(folder, ""), command(folder, "ngpt", "--pretrained="), command(folder, "ngpt", "-c", str(file))):
+        assert empty in refused(words)
+    assert f"--pretrain={before}" in refused(command(folder, "ngpt", f"--pretrain={before}"))
+    assert not folder.exists()
+    assert DryCLI(command(folder, "ngpt", "-c", str(file), "--pretrained=null")[1:]).settings["pretrained"] is None

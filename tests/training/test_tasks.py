@@ -1,10 +1,15 @@
 """The modules of the tasks, in plain Python: what they learn, measure and refuse."""
 
-from collections.abc import Callable, Iterator
+import json
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.distributed
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch import LightningDataModule, Trainer
@@ -25,8 +30,9 @@ from ngpt_lab.training import (
     SequenceClassification,
     TokenClassification,
 )
-from ngpt_lab.training.tasks import MultiLabel, Regression
-from ngpt_lab.training.tasks.evaluation import TASK_METRICS
+from ngpt_lab.training.evaluation import Evaluation
+from ngpt_lab.training.tasks import MultiLabel, Regression, SingleLabel
+from ngpt_lab.training.tasks.metrics import TASK_METRICS
 from ngpt_lab.training.tasks.span_f1 import SpanF1, are_spans, spans
 from ngpt_lab.training.tasks.spans import best_spans
 
@@ -51,9 +57,10 @@ def rows(count: int) -> tuple[Tensor, Tensor]:
 
 
 class Made(LightningDataModule):
-    """One batch again and again, and what is asked of a data module."""
+    """One batch again and again, which is also what is held out by default, and what is asked of a data module."""
 
     vocab_size, pad_token_id = 32, PAD
+    held_out: Sequence[NamedTuple] = ()
 
     def __init__(self, batch: NamedTuple, **told: Any) -> None:
         super().__init__()
@@ -65,7 +72,7 @@ class Made(LightningDataModule):
         return DataLoader([self.batch] * 1000, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader([self.batch], batch_size=None)
+        return DataLoader(list(self.held_out) or [self.batch], batch_size=None)
 
     test_dataloader = predict_dataloader = val_dataloader
 
@@ -220,6 +227,122 @@ def test_predictions_of_no_spread_have_a_correlation_of_zero() -> None:
     torch.nn.init.zeros_(module.head.score.weight)
     Trainer(**QUIET).validate(module, datamodule=sequences(lambda first: first.float()), verbose=False)
     assert module.evaluated["val/pearson"] == module.evaluated["val/spearman"] == 0
+
+
+def test_a_label_whose_correlation_is_not_defined_counts_for_zero_and_the_others_for_what_they_are() -> None:
+    evaluation = Evaluation(Regression(2).metrics())
+    labels = torch.randn(9, 2)
+    evaluation.compare(torch.stack((labels[:, 0], torch.zeros(9)), dim=1), labels)
+    evaluation.update(torch.tensor(1.0), 9)
+    named = evaluation.compute()
+    assert float(named["pearson"]) == pytest.approx(0.5)
+    assert float(named["spearman"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("problem", "count"), [(SingleLabel, 2), (SingleLabel, 3), (MultiLabel, 2)])
+def test_predictions_that_are_all_of_one_class_correlate_with_nothing(problem: Any, count: int) -> None:
+    labels = torch.arange(100) == 7
+    labels = torch.stack([labels] * count, dim=1) if problem is MultiLabel else labels
+    metric = problem(count).metrics()["mcc"]
+    metric.update(torch.zeros_like(labels).long(), labels.long())
+    assert metric.compute() == 0
+
+
+NUMBERS = {SingleLabel: lambda n: torch.arange(n) % 3, MultiLabel: lambda n: (torch.arange(3 * n).view(n, 3) % 2).float()}
+
+
+def of_three(problem: Any, backbone: Decoder) -> SequenceClassification:
+    """A classifier whose scores are far apart."""
+    module = SequenceClassification(backbone, *FAST, num_labels=3, pad_token_id=PAD, problem=problem)
+    torch.nn.init.normal_(module.head.score.weight)
+    return module
+
+
+def batches_of(problem: Any, *counts: int) -> list[TextBatch]:
+    """Batches of so many sequences, with labels of three numbers or one of three classes."""
+    labels = NUMBERS.get(problem, lambda n: torch.randn(n, 3))
+    return [TextBatch(*rows(count), labels(count)) for count in counts]
+
+
+@pytest.mark.parametrize("problem", [SingleLabel, MultiLabel, Regression, TokenClassification, QuestionAnswering])
+def test_a_model_whose_weights_are_no_numbers_scores_none(problem: Any) -> None:
+    backbone = Nemotron(DIMS)
+    if problem is TokenClassification:
+        module, data = problem(backbone, *FAST, num_labels=len(TAGS)), tagged()
+    elif problem is QuestionAnswering:
+        module, data = problem(backbone, *FAST), answered()
+    else:
+        module, data = of_three(problem, backbone), Made(*batches_of(problem, 8))
+    torch.nn.init.constant_(next(module.head.parameters()), math.nan)
+    Trainer(**QUIET).validate(module, datamodule=data, verbose=False)
+    assert {name for name, value in module.evaluated.items() if not math.isnan(value)} == set()
+    assert len(module.evaluated) > 2
+
+
+def by_hand(scores: Tensor, labels: Tensor) -> dict[str, float]:
+    """What class scores (N, n) come to, by the formulas."""
+    predicted, classes = scores.argmax(dim=1).tolist(), range(scores.shape[1])
+    pairs = list(zip(predicted, labels.tolist(), strict=True))
+    right = [sum(pair == (k, k) for pair in pairs) for k in classes]
+    found, there = ([sum(pair[side] == k for pair in pairs) for k in classes] for side in (0, 1))
+    count, product = len(pairs), sum(f * t for f, t in zip(found, there, strict=True))
+    spread = [count**2 - sum(n**2 for n in of) for of in (found, there)]
+    return {
+        "val/loss": float((scores.logsumexp(dim=1) - scores[range(count), labels]).mean()),
+        "val/accuracy": sum(right) / count,
+        "val/f1": sum(2 * r / (f + t) for r, f, t in zip(right, found, there, strict=True)) / len(classes),
+        "val/mcc": (count * sum(right) - product) / math.sqrt(math.prod(spread)),
+    }
+
+
+def test_every_label_of_unequal_batches_weighs_alike(backbone: Decoder) -> None:
+    batches = batches_of(SingleLabel, 40, 7)
+    module = of_three(SingleLabel, backbone).eval()
+    Trainer(**QUIET).validate(module, datamodule=Made(batches[0], held_out=batches), verbose=False)
+    scores = torch.cat([module.scores(batch).detach() for batch in batches])
+    assert module.evaluated == pytest.approx(by_hand(scores, torch.cat([batch.labels for batch in batches])), rel=1e-5)
+
+
+def test_every_labelled_token_of_unequal_batches_weighs_alike(backbone: Decoder) -> None:
+    whole = tagged().batch
+    few = TextBatch(*(part[:3] for part in whole))
+    few = few._replace(labels=few.labels.masked_fill(torch.arange(10) > 2, -100))
+    module = TokenClassification(backbone, *FAST, num_labels=len(TAGS)).eval()
+    torch.nn.init.normal_(module.head.score.weight)
+    Trainer(**QUIET).validate(module, datamodule=Made(whole, held_out=[whole, few]), verbose=False)
+    labels = torch.cat([whole.labels, few.labels])
+    scores = torch.cat([module.scores(batch).detach() for batch in (whole, few)])[labels != -100]
+    assert module.evaluated == pytest.approx(by_hand(scores, labels[labels != -100]), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12 and later
+def test_two_processes_measure_together_what_one_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    problems = (SingleLabel, MultiLabel, Regression)
+    cases = [(of_three(problem, Nemotron(DIMS)).eval(), batches_of(problem, 9, 4)) for problem in problems]
+
+    @torch.no_grad()
+    def measured(mine: slice) -> list[dict[str, float]]:
+        for module, batches in cases:
+            for batch in batches[mine]:
+                module.evaluate(batch, "val")
+        return [{name: float(value) for name, value in module.measured("val").items()} for module, _ in cases]
+
+    def share(rank: int) -> None:
+        torch.set_num_threads(1)
+        torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meeting", world_size=2, rank=rank)
+        (tmp_path / f"{rank}.json").write_text(json.dumps(measured(slice(rank, rank + 1))))
+
+    # As torch's own loaders do it: a forked process has everything there already.
+    processes = [multiprocessing.get_context("fork").Process(target=share, args=(rank,), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    expected = measured(slice(None))
+    for rank in range(2):
+        ours = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert [pytest.approx(one, rel=1e-5) for one in expected] == ours
 
 
 TAGGED = st.lists(st.sampled_from(TAGS), max_size=12)

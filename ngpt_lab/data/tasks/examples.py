@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ngpt_lab.data.tasks.batches import SpanBatch, TextBatch, mask_of, padded
-from ngpt_lab.data.windows import IGNORED
+from ngpt_lab.nn.labels import IGNORED
 
 
 class Examples(ABC):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from ngpt_lab.data.tasks.rows import Rows
@@ -44,17 +43,25 @@ def classes_of(rows: Rows, column: str, values: Iterable[Any]) -> Classes:
     """The classes of a column of the training split: as it declares them, or those that stand in it.
 
     Args:
-        rows: the training split.
+        rows: the training split, with what is held out of it.
         column: which holds the classes, or lists of them.
         values: every class in it.
 
     Raises:
-        InputError: what stands in it is neither text nor whole numbers from 0.
+        InputError: what stands in it is neither text nor whole numbers from 0, or is one class alone.
     """
-    if column in rows.classes:
-        return Classes(rows.classes[column], by_name=False)
-    found = [value for value in values if value is not None]
     where = f"{rows.where}, column {column!r}"
+    if column in rows.classes:
+        classes = Classes(rows.classes[column], by_name=False)
+    else:
+        classes = _found([value for value in values if value is not None], where)
+    if len(classes.names) < 2:
+        raise InputError(f"{where}: all labels are {listed(classes.names)}: give examples of at least two classes")
+    return classes
+
+
+def _found(found: Sequence[Any], where: str) -> Classes:
+    """The classes that stand in a column."""
     if found and all(isinstance(value, str) for value in found):
         return Classes(tuple(sorted(set(found))), by_name=True)
     if not found or not all(isinstance(value, int) for value in found):
@@ -74,11 +81,6 @@ def list_value(value: object) -> Sequence[Any]:
     if not isinstance(value, list):
         raise InputError(f"there is no list but {str(value)[:40]!r}")
     return value
-
-
-def all_in(lists: Iterable[Any]) -> Iterable[Any]:
-    """What stands in the lists among some values."""
-    return chain.from_iterable(value for value in lists if isinstance(value, list))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ngpt_lab.data.loader import ENDLESS, Rank
+from ngpt_lab.data.loader import Numbered, Rank
 from ngpt_lab.data.order import WindowOrder, evenly_spaced
 from ngpt_lab.data.tasks.batches import SpanBatch, TextBatch
 from ngpt_lab.data.tasks.examples import Examples
 
 
 @dataclass
-class ExampleLoader:
-    """Training batches k = 0, 1, ... without end, of `batch_size` examples over all ranks; an epoch visits each once.
+class ExampleLoader(Numbered[TextBatch | SpanBatch]):
+    """Training batches of `batch_size` examples over all ranks; an epoch visits each once.
 
     Args:
         examples: of the training split.
@@ -24,7 +24,6 @@ class ExampleLoader:
         fingerprint: of the data, on which the order depends too.
         batch_size: examples in a batch, over all ranks.
         rank: which of the ranks reads.
-        next: the number of the next batch.
     """
 
     examples: Examples
@@ -32,7 +31,6 @@ class ExampleLoader:
     fingerprint: str
     batch_size: int
     rank: Rank = field(default_factory=Rank)
-    next: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         self.rank.share(self.batch_size, "--data.batch_size")
@@ -43,28 +41,12 @@ class ExampleLoader:
         return self.order.choose(k * self.batch_size, self.batch_size)[0]
 
     def batch(self, k: int) -> TextBatch | SpanBatch:
-        """This rank's rows of batch k."""
+        """See `Numbered`."""
         return self.examples.batch(self.rank.rows(self.numbers(k)))
 
     def identity(self, k: int) -> dict[str, Any]:
-        """What batch k is made of, over all ranks: JSON from which it can be read again."""
+        """See `Numbered`."""
         return {"batch": k, "seed": self.seed, "fingerprint": self.fingerprint, "examples": self.numbers(k).tolist()}
-
-    def __iter__(self) -> Iterator[TextBatch | SpanBatch]:
-        while True:
-            self.next += 1
-            yield self.batch(self.next - 1)
-
-    def __len__(self) -> int:
-        return ENDLESS
-
-    def state_dict(self) -> dict[str, int]:
-        """The number of the next batch."""
-        return {"next": self.next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on with the batch a state names."""
-        self.next = state["next"]
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,15 @@
 """What the data modules of all tasks share."""
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from ngpt_lab.data.encoders import Encoder
-from ngpt_lab.data.loader import Rank
-from ngpt_lab.data.module import check_at_least
+from ngpt_lab.data.replayed import ReplayedDataModule, check_at_least
 from ngpt_lab.data.tasks.examples import Examples
 from ngpt_lab.data.tasks.loader import ExampleLoader, HeldOutExamples
 from ngpt_lab.data.tasks.offsets import encoder_of
@@ -25,11 +21,12 @@ from ngpt_lab.errors import InputError
 HELD_OUT_EVERY = 10
 
 
-class TaskData(LightningDataModule, ABC):
+class TaskData(ReplayedDataModule):
     """Labelled examples, in an order that depends on the seed and the examples alone.
 
-    They are read, tokenized and kept in memory when a run starts. Validation that the source does not have is every tenth row
-    of its training.
+    They are read, tokenized and kept in memory when a run starts. Validation that the source does not have is cut from its
+    training: every tenth different text, with all of its rows, so that no text stands on both sides. Texts that merely
+    resemble each other may.
 
     Args:
         source: Where the examples come from; there is no default.
@@ -67,6 +64,11 @@ class TaskData(LightningDataModule, ABC):
     def columns(self) -> list[str]:
         """The columns that are read."""
 
+    @property
+    @abstractmethod
+    def text_column(self) -> str:
+        """The column of the texts that are held out with all of their rows."""
+
     @abstractmethod
     def read(self, rows: Rows, split: str) -> Examples:
         """The examples of a split.
@@ -102,37 +104,47 @@ class TaskData(LightningDataModule, ABC):
         """The examples of train, validation or test.
 
         Raises:
-            InputError: see `read`; or there is no such split, or it is empty.
+            InputError: see `read` and `rows`.
         """
         if split not in self._examples:
-            rows = self.rows(split)
-            if not len(rows):
-                raise InputError(f"{rows.where} is empty: {split} needs at least one row")
-            self._examples[split] = self.read(rows, split)
+            self._examples[split] = self.read(self.rows(split), split)
         return self._examples[split]
 
     def rows(self, split: str) -> Rows:
         """The rows of a split.
 
         Raises:
-            InputError: there is no such split.
+            InputError: there is no such split, or it is empty, or has too few different texts to hold some out.
         """
-        if split != "test" and self._cut is not None:
+        if split != "test" and self.source.place("validation") is None:
             return self._cut[split]
+        return self.given if split == "train" else self._whole(split)
+
+    @cached_property
+    def given(self) -> Rows:
+        """The rows of training, with those that are held out of it: the classes are all that stand in them."""
+        return self._whole("train")
+
+    def _whole(self, split: str) -> Rows:
         rows = self.source.rows(split, self.columns)
         if rows is None:
             raise InputError(f"{self.source.name} has no {split} split: name one with --data.source.{split}")
+        if not len(rows):
+            raise InputError(f"{rows.where} is empty: {split} needs at least one row")
         return rows
 
     @cached_property
-    def _cut(self) -> dict[str, Rows] | None:
+    def _cut(self) -> dict[str, Rows]:
         """Training and validation where both are cut from training."""
-        if self.source.place("validation") is not None:
-            return None
-        if (rows := self.source.rows("train", self.columns)) is None:
-            return None
-        held = np.arange(len(rows)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-        return {"train": rows.some(np.flatnonzero(~held)), "validation": rows.some(np.flatnonzero(held))}
+        texts = list(map(str, self.given.columns[self.text_column]))
+        number = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+        if len(number) < HELD_OUT_EVERY:
+            raise InputError(
+                f"{self.given.where} has {len(texts)} rows of {len(number)} different texts in column {self.text_column!r}, "
+                f"and every tenth is held out: give at least {HELD_OUT_EVERY}, or name a split with --data.source.validation"
+            )
+        held = np.array([number[text] for text in texts]) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        return {"train": self.given.some(np.flatnonzero(~held)), "validation": self.given.some(np.flatnonzero(held))}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -199,17 +211,6 @@ class TaskData(LightningDataModule, ABC):
         """What batch k depends on."""
         return {name: getattr(self, name) for name in ("fingerprint", "seed", "seq_len", "batch_size")}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuse to go on training from a checkpoint whose batches were others; evaluating one on any text is fine."""
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        for name, now in self.state_dict().items():
-            if state_dict.get(name) != now:
-                raise InputError(
-                    f"the checkpoint was trained with data.{name} {state_dict.get(name)} and this run has {now}: "
-                    "restore the data and its settings, or start a new run without the checkpoint"
-                )
-
     @property
     def _fitted(self) -> dict[str, Examples]:
         """What `fit` reads; a test split may lack labels."""
@@ -217,6 +218,3 @@ class TaskData(LightningDataModule, ABC):
 
     def _held_out(self, split: str) -> HeldOutExamples:
         return HeldOutExamples(self.examples(split), self.eval_examples, self.batch_size, self._rank())
-
-    def _rank(self) -> Rank:
-        return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()

@@ -43,10 +43,15 @@ def tokens_of(encoder: Encoder, texts: Sequence[str]) -> list[NDArray[Any]]:
 
 
 def placed(encoder: Encoder, texts: Sequence[str]) -> list[Placed]:
-    """The tokens of each text with their places."""
+    """The tokens of each text with their places.
+
+    Raises:
+        InputError: the encoder does not tell them.
+    """
     if isinstance(encoder, ByteEncoder):
         return [_placed_bytes(text) for text in texts]
-    assert isinstance(encoder, FileEncoder)
+    if not isinstance(encoder, FileEncoder):
+        raise InputError(f"the tokenizer {encoder.name} does not tell where its tokens stand: use bytes or a tokenizer.json")
     return [
         Placed(np.array(encoding.ids, encoder.dtype), *np.array(encoding.offsets, np.int64).reshape(-1, 2).T)
         for some in _portions(texts)

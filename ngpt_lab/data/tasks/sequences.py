@@ -1,18 +1,20 @@
 """Texts, or pairs of texts, and what each is labelled with."""
 
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ngpt_lab.data.tasks.examples import LabelledTexts
-from ngpt_lab.data.tasks.labels import Classes, all_in, classes_of, list_value
+from ngpt_lab.data.tasks.labels import Classes, classes_of, list_value
 from ngpt_lab.data.tasks.module import TaskData
 from ngpt_lab.data.tasks.offsets import tokens_of
 from ngpt_lab.data.tasks.rows import Rows, text_value
 from ngpt_lab.errors import InputError
 
+LARGEST = float(np.finfo(np.float32).max)
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
@@ -36,6 +38,10 @@ class SequenceData(TaskData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if text_pair and self.seq_len < 3:
+            raise InputError(
+                f"--data.seq_len {self.seq_len} has no room for two texts and the separator: at least 3 is possible"
+            )
         self.text, self.text_pair, self.label, self.problem = text, text_pair, label, problem
 
     @property
@@ -43,19 +49,24 @@ class SequenceData(TaskData):
         """See `TaskData`."""
         return [self.text, *([self.text_pair] if self.text_pair else []), self.label]
 
+    @property
+    def text_column(self) -> str:
+        """See `TaskData`; of a pair the first."""
+        return self.text
+
     @cached_property
     def classes(self) -> Classes:
-        """The classes, as training has them."""
-        rows = self.rows("train")
-        labels = rows.columns[self.label]
-        return classes_of(rows, self.label, labels if self.problem == "single_label_classification" else all_in(labels))
+        """The classes, as training is given with them."""
+        if self.problem == "single_label_classification":
+            return classes_of(self.given, self.label, self.given.columns[self.label])
+        return classes_of(self.given, self.label, chain.from_iterable(self.given.read(self.label, list_value)))
 
     @cached_property
     def num_labels(self) -> int:
         """How many classes there are, or numbers in each label."""
         if self.problem != "regression":
             return len(self.classes.names)
-        first = self.rows("train").columns[self.label][0]
+        first = self.given.columns[self.label][0]
         return len(first) if isinstance(first, list) else 1
 
     @property
@@ -93,11 +104,16 @@ class SequenceData(TaskData):
         if self.problem == "single_label_classification":
             return np.fromiter(rows.read(self.label, self.classes.number), np.int64, len(rows))
         read = self._numbers if self.problem == "regression" else self._several
-        return np.array(list(rows.read(self.label, read)), np.float32).reshape(len(rows), self.num_labels)
+        shape = (len(rows), self.num_labels)
+        return np.array(list(rows.read(self.label, read)), np.float32).reshape(shape)
 
     def _several(self, value: object) -> NDArray[np.float32]:
+        labels = list_value(value)
+        numbers = [self.classes.number(each) for each in labels]
+        if len(set(numbers)) < len(numbers) or any(isinstance(each, bool) for each in labels):
+            raise InputError(f"the label {value!r} must name each class that applies once, and not have 0 or 1 for each class")
         marks = np.zeros(self.num_labels, np.float32)
-        marks[[self.classes.number(each) for each in list_value(value)]] = 1
+        marks[numbers] = 1
         return marks
 
     def _numbers(self, value: object) -> list[Any]:
@@ -108,4 +124,5 @@ class SequenceData(TaskData):
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    """Whether it is a number that float32 holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST

@@ -1,11 +1,11 @@
 """Questions, contexts, and answers that are spans of their contexts."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from ngpt_lab.data.module import check_at_least
+from ngpt_lab.data.replayed import check_at_least
 from ngpt_lab.data.tasks.examples import AskedContext, Windows
 from ngpt_lab.data.tasks.module import TaskData
 from ngpt_lab.data.tasks.offsets import Placed, placed, tokens_of
@@ -13,6 +13,7 @@ from ngpt_lab.data.tasks.rows import Rows, text_value
 from ngpt_lab.errors import InputError
 
 Answers = list[tuple[str, int]]
+SPLITS = ["train", "validation", "test"]
 
 
 class SpanData(TaskData):
@@ -49,6 +50,11 @@ class SpanData(TaskData):
         return [self.question_column, self.context_column, self.answers_column]
 
     @property
+    def text_column(self) -> str:
+        """See `TaskData`."""
+        return self.context_column
+
+    @property
     def num_labels(self) -> int:
         """A start and an end."""
         return 2
@@ -81,25 +87,38 @@ class SpanData(TaskData):
         return Windows(asked, windows, first, self.pad_token_id, too_long)
 
     def question(self, index: int) -> int:
-        """The number of the question that window `index` belongs to, in its split."""
+        """The number of the question that window `index` belongs to, in its split.
+
+        Raises:
+            InputError: there is no such window.
+        """
         return self._split(index).question(index)
 
     def answer(self, index: int, start: int, end: int) -> str:
-        """The text from token `start` to token `end` of window `index`; empty where they are none of its context."""
+        """The text from token `start` to token `end` of window `index`; empty where they are none of its context.
+
+        Raises:
+            InputError: there is no such window.
+        """
         return self._split(index).text(index, start, end)
 
     def references(self, index: int) -> list[str]:
-        """The true answers to the question of window `index`."""
+        """The true answers to the question of window `index`.
+
+        Raises:
+            InputError: there is no such window.
+        """
         of = self._split(index)
         return of.asked[of.question(index)].references
 
     def _split(self, index: int) -> Windows:
-        for split in ("train", "validation", "test"):
-            of = self.examples(split)
-            assert isinstance(of, Windows)
-            if of.first <= index < of.first + len(of):
+        count = 0
+        for split in SPLITS if self.source.place("test") else SPLITS[:2]:
+            of = cast(Windows, self.examples(split))
+            count = of.first + len(of)
+            if of.first <= index < count:
                 return of
-        raise IndexError(index)
+        raise InputError(f"there is no window {index}: the examples have {count}, from 0")
 
     def _asked(self, rows: Rows, row: int, head: Any, body: Placed, context: str, answers: Answers) -> AskedContext:
         for text, start in answers:
@@ -111,6 +130,8 @@ class SpanData(TaskData):
         text, start = answers[0]
         first = int(np.searchsorted(body.ends, start, side="right"))
         last = int(np.searchsorted(body.starts, start + len(text), side="left")) - 1
+        if first > last:
+            raise InputError(f"{rows.at(row, self.answers_column)} no token of the context holds the answer {text[:40]!r}")
         head = np.append(head, np.array(self.pad_token_id, head.dtype))
         return AskedContext(
             head, body.tokens, body.starts, body.ends, (first, last), context, list(dict.fromkeys(text for text, _ in answers))
@@ -126,8 +147,7 @@ class SpanData(TaskData):
 
 
 def _before(split: str) -> list[str]:
-    splits = ["train", "validation", "test"]
-    return splits[: splits.index(split)]
+    return SPLITS[: SPLITS.index(split)]
 
 
 def _answers(value: object) -> Answers:

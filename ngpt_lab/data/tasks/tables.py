@@ -73,7 +73,7 @@ class HubTable(Table):
         path: The dataset's name on the hub, as in owner/name, or a folder in the hub's layout.
         name: The configuration, where the dataset has several.
         train: The dataset's split to train on.
-        validation: The dataset's split to validate on; where none is named every tenth row of training is held out.
+        validation: The dataset's split to validate on; where none is named a tenth of training is held out.
         test: The dataset's split to test on.
         revision: The commit, tag or branch to read.
     """
@@ -124,7 +124,7 @@ class HubTable(Table):
 class SavedTable(Table):
     """A Dataset or DatasetDict as `datasets.save_to_disk` left it.
 
-    A DatasetDict's splits are train, validation and test; where there is no validation every tenth row of training is held out.
+    A DatasetDict's splits are train, validation and test; where there is no validation a tenth of training is held out.
 
     Args:
         folder: The folder that was saved to.
@@ -154,7 +154,7 @@ class TableFiles(Table):
 
     Args:
         files: Path, glob pattern (`**` goes into folders) or http(s) address of the training rows, or a list of them.
-        validation: Files of validation, named like `files`; without them every tenth row of training is held out.
+        validation: Files of validation, named like `files`; without them a tenth of training is held out.
         test: Files of test, named like `files`.
     """
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
+from ngpt_lab.training.evaluation import Evaluation
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
-from ngpt_lab.training.tasks.evaluation import TaskEvaluation
 
 SPLITS = ("val", "test")
 
@@ -46,7 +46,7 @@ class TaskModule(BackboneModule):
         super().__init__(backbone, optimizer, schedule, compile)
         backbone.take_head()
         self.head = head
-        self.evaluations: dict[str, TaskEvaluation] = {}
+        self.evaluations: dict[str, Evaluation] = {}
         self._features = backbone.features
 
     def compile_now(self) -> None:

@@ -9,16 +9,16 @@ from torchmetrics import MeanSquaredError, Metric, PearsonCorrCoef, SpearmanCorr
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
     MultilabelAccuracy,
     MultilabelExactMatch,
     MultilabelF1Score,
-    MultilabelMatthewsCorrCoef,
 )
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.nn.heads import IGNORED, class_loss, multi_label_loss, regression_loss
+from ngpt_lab.nn.heads import class_loss, multi_label_loss, regression_loss
+from ngpt_lab.nn.labels import IGNORED
 from ngpt_lab.sphere import widen
+from ngpt_lab.training.tasks.matthews import MulticlassMatthews, MultilabelMatthews
 
 
 class Problem(ABC):
@@ -91,7 +91,7 @@ class MultiLabel(Problem):
             "accuracy": MultilabelAccuracy(count, average="micro"),
             "exact_match": MultilabelExactMatch(count),
             "f1": MultilabelF1Score(count, average="macro"),
-            "mcc": MultilabelMatthewsCorrCoef(count),
+            "mcc": MultilabelMatthews(count),
         }
 
 
@@ -126,5 +126,5 @@ def class_metrics(num_labels: int) -> dict[str, Metric]:
     return {
         "accuracy": MulticlassAccuracy(num_labels, average="micro", ignore_index=IGNORED),
         "f1": MulticlassF1Score(num_labels, average="macro", ignore_index=IGNORED),
-        "mcc": MulticlassMatthewsCorrCoef(num_labels, ignore_index=IGNORED),
+        "mcc": MulticlassMatthews(num_labels, ignore_index=IGNORED),
     }

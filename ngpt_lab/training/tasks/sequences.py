@@ -6,9 +6,9 @@ from ngpt_lab.data.tasks.batches import TextBatch
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
 from ngpt_lab.nn.heads import SequenceHead
+from ngpt_lab.training.evaluation import Evaluation
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
-from ngpt_lab.training.tasks.evaluation import TaskEvaluation
 from ngpt_lab.training.tasks.module import SPLITS, TaskModule
 from ngpt_lab.training.tasks.problems import ProblemFactory, SingleLabel
 
@@ -42,7 +42,7 @@ class SequenceClassification(TaskModule):
         head = SequenceHead(backbone.dims.d_model, num_labels, pad_token_id, backbone.initializer_range)
         super().__init__(backbone, head, optimizer, schedule, compile)
         self.problem = kind
-        self.evaluations = {split: TaskEvaluation(self.problem.metrics()) for split in SPLITS}
+        self.evaluations = {split: Evaluation(self.problem.metrics()) for split in SPLITS}
 
     def setup(self, stage: str) -> None:
         """See `BackboneModule`; and check that the data's labels are the model's."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ngpt_lab.nn.heads import IGNORED
+from ngpt_lab.nn.labels import IGNORED
 
 OUTSIDE = "O"
 Span = tuple[int, int, str]

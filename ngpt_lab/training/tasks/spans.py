@@ -10,9 +10,9 @@ from ngpt_lab.data.tasks.batches import SpanBatch
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
 from ngpt_lab.nn.heads import SpanHead, span_loss
+from ngpt_lab.training.evaluation import Evaluation
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
-from ngpt_lab.training.tasks.evaluation import TaskEvaluation
 from ngpt_lab.training.tasks.module import SPLITS, TaskModule
 
 
@@ -41,7 +41,7 @@ class QuestionAnswering(TaskModule):
             raise InputError(f"longest_answer is {longest_answer}: it must be at least 1")
         super().__init__(backbone, SpanHead(backbone.dims.d_model, backbone.initializer_range), optimizer, schedule, compile)
         self.longest_answer = longest_answer
-        self.evaluations = {split: TaskEvaluation({"answers": Answers()}) for split in SPLITS}
+        self.evaluations = {split: Evaluation({"answers": Answers()}) for split in SPLITS}
 
     def scores(self, batch: SpanBatch) -> tuple[Tensor, Tensor]:
         """Of every token as the start and as the end, both (B, T)."""

@@ -4,10 +4,11 @@ from torch import Tensor
 
 from ngpt_lab.data.tasks.batches import TextBatch
 from ngpt_lab.models import Decoder
-from ngpt_lab.nn.heads import IGNORED, TokenHead, class_loss
+from ngpt_lab.nn.heads import TokenHead, class_loss
+from ngpt_lab.nn.labels import IGNORED
+from ngpt_lab.training.evaluation import Evaluation
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
-from ngpt_lab.training.tasks.evaluation import TaskEvaluation
 from ngpt_lab.training.tasks.module import SPLITS, TaskModule
 from ngpt_lab.training.tasks.problems import SingleLabel, class_metrics
 from ngpt_lab.training.tasks.span_f1 import SpanF1, are_spans
@@ -49,7 +50,7 @@ class TokenClassification(TaskModule):
         names = list(getattr(getattr(self.trainer, "datamodule", None), "label_names", []))
         for split in SPLITS:
             spans = {"spans": SpanF1(names)} if are_spans(names) else {}
-            self.evaluations[split] = TaskEvaluation({**class_metrics(self.num_labels), **spans})
+            self.evaluations[split] = Evaluation({**class_metrics(self.num_labels), **spans})
 
     def scores(self, batch: TextBatch) -> Tensor:
         """(B, T, num_labels)."""

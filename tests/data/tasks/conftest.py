@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 
 @pytest.fixture(autouse=True)
@@ -52,4 +52,15 @@ def subwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     trained.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dropping(subwords: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same tokenizer without tokens for tildes and zero-width joiners."""
+    tokenizer = Tokenizer.from_file(str(subwords / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Replace(Regex("[~\u200d]"), "")
+    folder = tmp_path_factory.mktemp("dropping")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text((subwords / "tokenizer_config.json").read_text())
     return folder

@@ -1,5 +1,7 @@
 """Texts with a label each."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -31,12 +33,16 @@ def test_names_of_classes_are_numbered_in_their_order_and_texts_are_padded_to_ei
 
 def test_the_longer_of_a_pair_is_cut(table):
     rows = [
-        {"text": one, "other": two, "label": 0} for one, two in [("a" * 9, "b" * 3), ("a" * 3, "b" * 9), ("a" * 9, "b" * 8)]
+        {"text": one, "other": two, "label": 1} for one, two in [("a" * 9, "b" * 3), ("a" * 3, "b" * 9), ("a" * 9, "b" * 8)]
     ]
     made = data(table("pairs", rows), table("held", rows), text_pair="other", seq_len=8, batch_size=3)
     (batch,) = made.val_dataloader()
     assert [bytes(row.tolist()) for row in batch.tokens] == [b"aaaa\0bbb", b"aaa\0bbbb", b"aaaa\0bbb"]
     assert made.describe()["too_long"] == {"train": 3, "validation": 3}
+    with pytest.raises(InputError, match=r"--data.seq_len 2 has no room for two texts"):
+        data(table("short", rows), text_pair="other", seq_len=2)
+    (batch,) = data(table("short", rows), table("held", rows), text_pair="other", seq_len=3, batch_size=3).val_dataloader()
+    assert [bytes(row.tolist())[:3] for row in batch.tokens] == [b"a\0b"] * 3
 
 
 def test_several_classes_and_numbers_are_rows_of_floats(table):
@@ -82,13 +88,36 @@ def test_a_column_that_is_of_no_classes_is_refused(table):
         file = table("train", [ROW | {"label": value}])
         with pytest.raises(InputError, match=f"train .*column 'label'.*{told}"):
             data(file, file).setup("fit")
-    file, other = table("named", [ROW | {"label": "x"}]), table("other", [ROW | {"label": "y"}])
-    with pytest.raises(InputError, match="row 1, column 'label': the label 'y' is none of 'x'"):
+    file = table("named", [ROW | {"label": "x"}, ROW | {"label": "z"}])
+    other = table("other", [ROW | {"label": "y"}])
+    with pytest.raises(InputError, match="row 1, column 'label': the label 'y' is none of 'x', 'z'"):
         data(file, other).setup("fit")
-    with pytest.raises(InputError, match=r"'x' is not 1 finite number\(s\)"):
-        data(file, file, problem="regression").setup("fit")
+    with pytest.raises(InputError, match=r"column 'label': all labels are 'y': give examples of at least two classes"):
+        data(other, file).setup("fit")
+    several = table("several", [ROW | {"label": ["x", "z"]}])
     with pytest.raises(InputError, match="there is no list but 'x'"):
-        data(table("several", [ROW | {"label": ["x"]}]), file, problem="multi_label_classification").setup("fit")
+        data(several, file, problem="multi_label_classification").setup("fit")
+
+
+@pytest.mark.parametrize("value", ["x", 1e300, -1e39, float("nan"), True, [1, 2]])
+def test_what_is_no_number_of_single_precision_is_refused(value, table):
+    file = table("numbers", [ROW, ROW | {"label": value}])
+    with pytest.raises(InputError, match=rf"row 2, column 'label': the label {re.escape(repr(value))} is not 1 finite number"):
+        data(file, file, problem="regression").setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([0, 1], "row 1, column 'label': there is no list but '0'"),
+        ([[0, 2], [0, 1, 1]], r"row 2, column 'label': the label \[0, 1, 1\] must name each class that applies once"),
+        ([[False, True]], r"row 1, column 'label': the label \[False, True\] must name each class"),
+    ],
+)
+def test_what_is_no_list_of_different_classes_is_refused(labels, told, table):
+    file = table("several", [ROW | {"label": label} for label in labels])
+    with pytest.raises(InputError, match=rf"^train \([^)]*\), {told}"):
+        data(file, file, problem="multi_label_classification").setup("fit")
 
 
 def test_a_test_split_without_labels_does_not_disturb_training(table):
@@ -100,7 +129,7 @@ def test_a_test_split_without_labels_does_not_disturb_training(table):
         data(table("train", [ROW]), table("validation", [ROW])).test_dataloader()
 
 
-def test_every_tenth_row_is_held_out_where_there_is_no_validation(table):
+def test_every_tenth_text_is_held_out_where_there_is_no_validation(table, tmp_path):
     rows = [{"text": f"text {number:02}", "label": number % 2} for number in range(25)]
     made = data(table("train", rows), batch_size=23)
     (held,) = made.val_dataloader()
@@ -109,8 +138,26 @@ def test_every_tenth_row_is_held_out_where_there_is_no_validation(table):
     bad = [*rows[:21], rows[0] | {"label": None}]
     with pytest.raises(InputError, match="row 22, column 'label'"):
         data(table("bad", bad)).setup("fit")
-    with pytest.raises(InputError, match="is empty: validation needs at least one row"):
-        data(table("few", rows[:9])).setup("fit")
+    repeated = data(table("repeated", [*rows, *rows]))
+    assert repeated.rows("validation").columns["text"] == ["text 09", "text 19"] * 2
+    assert len(repeated.rows("train")) == 46
+    told = "has 2 rows of 2 different texts in column 'text', and every tenth is held out: give at least 10, or name a split"
+    with pytest.raises(InputError, match=rf"{told} with --data.source.validation"):
+        data(table("few", rows[:2])).setup("fit")
+    (tmp_path / "header.csv").write_text("text,label\n")
+    for held_out in ([], [table("validation", rows)]):
+        with pytest.raises(InputError, match="is empty: train needs at least one row"):
+            data(str(tmp_path / "header.csv"), *held_out).setup("fit")
+
+
+def test_a_class_may_stand_in_what_is_held_out_alone(table):
+    rows = [{"text": f"{number:02}", "label": "rare" if number == 9 else f"{number % 2}"} for number in range(12)]
+    for problem in ("single_label_classification", "multi_label_classification"):
+        several = problem.startswith("multi")
+        file = table(problem, [row | {"label": [row["label"]]} if several else row for row in rows])
+        made = data(file, problem=problem)
+        made.setup("fit")
+        assert made.label_names == ["0", "1", "rare"]
 
 
 def test_the_fingerprint_is_of_texts_and_labels(table):

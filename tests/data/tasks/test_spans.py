@@ -89,6 +89,34 @@ def test_a_bad_answer_is_named(answers, told, table):
         data(table("train", [ROWS[0], ROWS[1] | {"answers": answers}])).setup("fit")
 
 
+@pytest.mark.parametrize("context", ["the ~~", "~~ the", "the ~~ city", "~~"])
+def test_an_answer_without_tokens_is_refused(context, table, dropping):
+    file = table("train", [ROWS[0], row("~~", context=context)])
+    told = "train .*row 2, column 'answers': no token of the context holds the answer '~~'"
+    with pytest.raises(InputError, match=told):
+        data(file, tokenizer=TokenizerFolder(str(dropping))).setup("fit")
+
+
+def test_every_tenth_context_is_held_out_with_all_of_its_questions(table):
+    rows = [row("text", f"{ask}?", f"The text {number // 3}") for number in range(60) for ask in ("Which", "What")]
+    made = SpanData(source=TableFiles(table("train", rows)))
+    held = made.rows("validation")
+    assert list(dict.fromkeys(held.columns["context"])) == ["The text 9", "The text 19"]
+    assert len(held) == 12
+    assert not set(held.columns["context"]) & set(made.rows("train").columns["context"])
+    with pytest.raises(InputError, match=r"has 54 rows of 9 different texts in column 'context', and every tenth is held out"):
+        SpanData(source=TableFiles(table("few", rows[:54]))).setup("fit")
+
+
+def test_a_window_that_is_not_there_is_refused(table):
+    made = data(table("train", ROWS))
+    count = sum(len(made.examples(split)) for split in ("train", "validation"))
+    assert made.references(count - 1) == ["short"]
+    for index in (-1, count):
+        with pytest.raises(InputError, match=f"there is no window {index}: the examples have {count}"):
+            made.references(index)
+
+
 def test_windows_that_would_not_move_on_are_refused(table):
     with pytest.raises(InputError, match=r"--data.stride 19 leaves no room in --data.seq_len 40: at most 18"):
         data(table("train", ROWS), stride=19)

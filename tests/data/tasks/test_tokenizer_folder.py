@@ -1,12 +1,13 @@
 """Tokenizers of trained models."""
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from ngpt_lab.data import BPE, TextDataModule, TextFiles, TokenizerFolder
-from ngpt_lab.data.encoders import ByteEncoder
+from ngpt_lab.data.encoders import ByteEncoder, Encoder
 from ngpt_lab.data.tasks.offsets import encoder_of, placed, tokens_of
 from ngpt_lab.data.tokenizer_files import write_tokenizer
 from ngpt_lab.errors import InputError
@@ -30,6 +31,13 @@ def test_tokens_with_places_are_those_without(subwords):
         assert encoder.decode(tokens).decode() == text
         assert (place.starts < place.ends).all()
         assert "".join(text[start:end] for start, end in dict.fromkeys(zip(place.starts, place.ends, strict=True))) == text
+
+
+def test_a_tokenizer_that_does_not_tell_places_is_refused():
+    encoder = Mock(spec=Encoder)
+    encoder.name = "words"
+    with pytest.raises(InputError, match="the tokenizer words does not tell where its tokens stand"):
+        placed(encoder, TEXTS)
 
 
 def test_text_is_trained_on_in_the_tokens_of_a_folder_too(subwords, tmp_path):

@@ -45,6 +45,20 @@ def test_one_token_of_each_word_has_its_tag(kind, table, subwords):
         assert (batch.labels[batch.mask == 0] == -100).all()
 
 
+@pytest.mark.parametrize("tagged", ["first", "last"])
+def test_words_without_tokens_have_no_tag_and_leave_it_to_no_other(tagged, table, dropping):
+    row = {"tokens": ["\u200d", "the", "~", "city", "~~"], "ner_tags": ["A", "B", "C", "D", "E"]}
+    made = data(table("train", [row]), tokenizer=TokenizerFolder(str(dropping)), tagged=tagged)
+    (batch,) = made.val_dataloader()
+    found = [(text.replace("<end>", "").split(), label) for text, label in words_at(made, batch, tagged)]
+    assert found == [
+        (["the"] if tagged == "last" else ["the", "city"], 1),
+        (["the", "city"] if tagged == "last" else ["city"], 3),
+    ]
+    with pytest.raises(InputError, match=r"row 2, column 'tokens': the tokenizer has no token for any of the words"):
+        data(table("none", [row, {"tokens": ["~"], "ner_tags": ["A"]}]), tokenizer=TokenizerFolder(str(dropping))).setup("fit")
+
+
 def test_words_that_are_cut_off_have_no_tag(table):
     made = data(table("train", [ROW]), seq_len=6)
     (batch,) = made.val_dataloader()
@@ -58,6 +72,7 @@ def test_words_that_are_cut_off_have_no_tag(table):
         ({"ner_tags": ["O"]}, "row 2, column 'ner_tags': there are 1 tags for 4 words of column 'tokens'"),
         ({"tokens": [], "ner_tags": []}, "row 2, column 'tokens': there is no word"),
         ({"tokens": ["", "a", "b", "c"]}, "row 2, column 'tokens': a word is empty"),
+        ({"tokens": ["a", " \t", "b", "c"]}, "row 2, column 'tokens': a word is empty, or whitespace alone"),
         ({"tokens": [None, "a", "b", "c"]}, "row 2, column 'tokens': there is no text but 'None'"),
     ],
 )
@@ -66,9 +81,21 @@ def test_a_bad_row_is_named(row, told, table):
         data(table("train", [ROW, ROW | row])).setup("fit")
 
 
-def test_tags_that_are_one_text_are_refused(table):
-    with pytest.raises(InputError, match="row 1, column 'ner_tags': there is no list but 'O O O LOC'"):
-        data(table("train", [ROW | {"ner_tags": "O O O LOC"}])).setup("fit")
+def test_tags_that_are_one_text_or_always_the_same_are_refused(table):
+    for tags, told in [
+        ("O O O LOC", "row 1, column 'ner_tags': there is no list but 'O O O LOC'"),
+        (["O"] * 4, "column 'ner_tags': all labels are 'O': give examples of at least two classes"),
+    ]:
+        with pytest.raises(InputError, match=rf"^train \([^)]*\),? {told}"):
+            data(table("train", [ROW | {"ner_tags": tags}])).setup("fit")
+
+
+def test_tags_of_what_is_held_out_are_known_and_equal_texts_are_held_out_together(table):
+    rows = [{"tokens": ["word", str(number % 10)], "ner_tags": ["O", "B" if number == 9 else "A"]} for number in range(20)]
+    made = TokenData(source=TableFiles(table("train", rows)))
+    assert made.label_names == ["A", "B", "O"]
+    assert made.rows("validation").columns["tokens"] == [["word", "9"]] * 2
+    assert len(made.rows("train")) == 18
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))

@@ -1,4 +1,4 @@
-"""What a task's held-out batches come to."""
+"""What the held-out batches of a split come to."""
 
 import math
 import warnings
@@ -8,23 +8,11 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
-# Every key that a row of a task may have beside those of training; {split} is val or test.
-TASK_METRICS = {
-    "{split}/loss": "mean loss, in nats where it is a cross-entropy",
-    "{split}/accuracy": "share of labels that are right: of sequences, of tokens, or of every yes or no",
-    "{split}/f1": "F1, the mean over classes; of answers, that of their words (SQuAD's)",
-    "{split}/mcc": "Matthews correlation coefficient",
-    "{split}/exact_match": "share of sequences with all labels right, or of answers that are word for word a true one",
-    "{split}/mse": "mean squared error",
-    "{split}/pearson": "Pearson correlation of predictions and labels, the mean over labels",
-    "{split}/spearman": "Spearman correlation of predictions and labels, the mean over labels",
-    "{split}/span_precision": "share of the entities found that are right in both ends and in type (CoNLL's)",
-    "{split}/span_recall": "share of the true entities that are found so",
-    "{split}/span_f1": "the harmonic mean of both",
-}
+# They are not defined where predictions or labels do not vary.
+CORRELATIONS = {"pearson", "spearman"}
 
 
-class TaskEvaluation:
+class Evaluation:
     """Loss and metrics of one held-out split, batch by batch.
 
     No module: the sums stay in float32 also where a run stores the whole module in bfloat16, which has three digits.
@@ -48,14 +36,26 @@ class TaskEvaluation:
             metric.to(predictions.device).update(predictions, labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """What all batches since the last time came to. A correlation with what does not vary is taken for 0."""
-        named = {"loss": self.loss.compute()}
+        """What all batches since the last time came to.
+
+        A correlation with what does not vary is taken for 0. Where the loss is not finite nothing is: scores that are no
+        numbers still have a largest one, which may happen to be right.
+        """
+        loss = self.loss.compute()
         self.loss.reset()
+        named = {"loss": loss}
         for name, metric in self.metrics.items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of what does not vary
                 value = metric.compute()
             metric.reset()
             several = value if isinstance(value, dict) else {name: value}
-            named |= {key: torch.nan_to_num(torch.as_tensor(one, dtype=torch.float32).mean()) for key, one in several.items()}
+            named |= {key: mean(key, torch.as_tensor(one, dtype=torch.float32), loss) for key, one in several.items()}
         return named
+
+
+def mean(name: str, values: Tensor, loss: Tensor) -> Tensor:
+    """A metric over all labels, given its value for each; NaN where the loss is not finite."""
+    if not loss.isfinite():
+        return torch.full_like(loss, torch.nan)
+    return (values.nan_to_num(nan=0.0) if name in CORRELATIONS else values).mean()
