@@ -59,7 +59,7 @@ def test_the_command_writes_what_it_prints(
     [
         (["data", "--rounds", "0"], "--rounds is 0"),
         (["memory", "--megabytes", "0"], "--megabytes is 0"),
-        (["speed"], "bench does not measure 'speed': choose one of step, data, memory"),
+        (["speed"], "bench does not measure 'speed': choose one of step, data, generate, memory"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

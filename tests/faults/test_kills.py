@@ -27,13 +27,13 @@ MOMENTS = [
     for turn, phases in enumerate([("training", "stepping"), ("validating",), ("saving",)])
     for number, phase in enumerate(islice(cycle(phases), 5))
 ]
-QUICK = [("ngpt", "training"), ("nemotron", "saving")]
+QUICK = [("nemotron", "saving")]
 DEVICES = ("--trainer.devices=2", "--trainer.strategy=ddp")
 AUTO = "--ckpt_path=auto"
 
 
 def marked() -> list[Any]:
-    """A few for every day, and all of them for `make faults`."""
+    """One for every day, and all of them for `make faults`."""
     quick = [pytest.param(*moment, id="-".join(moment)) for moment in QUICK]
     slow = [
         pytest.param(*moment, id=f"{'-'.join(moment)}-{number}", marks=pytest.mark.faults)
