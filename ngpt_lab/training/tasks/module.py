@@ -1,5 +1,6 @@
 """What the modules of all tasks share."""
 
+from abc import abstractmethod
 from typing import Any, Protocol
 
 import torch
@@ -74,13 +75,13 @@ class TaskModule(BackboneModule):
         """Count a batch towards the test metrics."""
         self.evaluate(batch, "test")
 
+    @abstractmethod
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, batch: Any, split: str) -> None:
         """Count a batch towards a split's metrics."""
-        raise NotImplementedError
 
     def expect_of_the_data(self, **settings: Any) -> None:
         """Refuse data that says otherwise than the model's settings.
