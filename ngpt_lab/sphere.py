@@ -5,6 +5,8 @@ clamped at the root of the dtype's smallest normal number, below which it cannot
 vector alone and keeps zero at zero.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,19 +20,54 @@ def widen(x: Tensor) -> Tensor:
 
 def length(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
     """The L2 norm of `x` along `dim`, kept as a dimension of size one; `eps` is added to it."""
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
+    if x.device.type == "cpu" and dim not in (-1, x.dim() - 1):
+        # Along any dimension but the last, torch's own norm is ten times slower on a CPU.
+        norm = x.square().sum(dim=dim, keepdim=True).sqrt()
+    else:
+        norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    norm = norm.clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
     return norm + eps if eps else norm
 
 
+class _Unit(torch.autograd.Function):
+    """`x / (||x|| + eps)`; torch's own backward of the three operations writes four times as many tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, eps: float) -> Tensor:
+        wide = widen(x)
+        norm = length(wide, dim)
+        total = norm + eps if eps else norm
+        u = wide / total
+        ctx.save_for_backward(u, norm, total)
+        ctx.dim, ctx.dtype = dim, x.dtype
+        return u
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        u, norm, total = ctx.saved_tensors
+        # Along x the length takes back what the direction gains: u (u . grad), but for what eps adds to the length.
+        along = (u * grad).sum(dim=ctx.dim, keepdim=True)
+        if total is not norm:
+            along = along * (total / norm)
+        return torch.addcmul(grad, u, along, value=-1).div_(total).to(ctx.dtype), None, None
+
+
 def unit(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
-    """`x` scaled to length one along `dim` (paper: Norm), in float32 or wider; with `eps`, `x / (||x|| + eps)`."""
-    x = widen(x)
-    return x / length(x, dim, eps)
+    """`x` scaled to length one along `dim` (paper: Norm), in float32 or wider; with `eps`, `x / (||x|| + eps)`.
+
+    It has a gradient, and no second one outside of a compiled graph.
+    """
+    if torch.compiler.is_compiling():
+        x = widen(x)
+        return x / length(x, dim, eps)
+    unit_of: Tensor = _Unit.apply(x, dim, eps)
+    return unit_of
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """The straight line from `a` to `b` at `t` (paper eq. 10 and 11, before the outer Norm); `a` is used as it comes."""
-    return a + t * (b - a)
+    return torch.lerp(a, b, t.to(a.dtype))
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

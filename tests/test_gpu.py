@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import GPT, NGPT, Dims, Nemotron
+from ngpt_lab.nn.attend import ATTENTION, attention_named
+from ngpt_lab.nn.attend_function import AttentionFunction, Situation
 from ngpt_lab.nn.linear import weight_error
 from ngpt_lab.training.cli import CLI
 from ngpt_lab.training.module import BackboneModule
@@ -20,21 +23,69 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 DIMS = Dims(256, 128, 2, 4, 2, 32, 256)
 
 
+def attended(decoder: NGPT | Nemotron | GPT, attention: str, dtype: torch.dtype, **seen: torch.Tensor) -> list[torch.Tensor]:
+    """Logits (2, 200, 256) and the gradient of a query matrix, under an attention function."""
+    decoder.attend, tokens = attention_named(attention), torch.arange(400, device="cuda").view(2, 200) % 256
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        logits = decoder(tokens, **seen).float()
+    shown = logits if "attention_mask" not in seen else logits[seen["attention_mask"].bool()]
+    decoder.zero_grad()
+    shown.square().mean().backward()
+    gradient = decoder.blocks[0].attention.q.weight.grad
+    assert gradient is not None
+    return [shown.detach(), gradient]
+
+
+def usable(situation: Situation) -> list[str]:
+    """The functions that can be used there."""
+    functions = (choice for choice in ATTENTION.values() if isinstance(choice, AttentionFunction))
+    return [function.name for function in functions if function.fits(situation)]
+
+
 @pytest.mark.parametrize("model", [NGPT, Nemotron, GPT])
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
-def test_attention_functions_agree_with_their_gradients(model: type[NGPT | Nemotron | GPT]) -> None:
-    tokens = torch.randint(0, 256, (2, 64), device="cuda")
-    mask = (torch.arange(64, device="cuda") >= torch.tensor([[0], [9]], device="cuda")).long()
-    results = {}
-    for attention in ("eager", "sdpa", "flex"):
-        torch.manual_seed(0)
-        decoder = model(DIMS, attention=attention).cuda()
-        logits = decoder(tokens, attention_mask=mask)[1, 9:]
-        logits.square().mean().backward()
-        results[attention] = logits, decoder.blocks[0].attention.q.weight.grad
-    for attention in ("sdpa", "flex"):
-        for ours, theirs in zip(results[attention], results["eager"], strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["causal", "padding", "documents"])
+def test_attention_functions_agree_with_their_gradients(
+    model: type[NGPT | Nemotron | GPT], dtype: torch.dtype, kind: str
+) -> None:
+    torch.manual_seed(0)
+    decoder = model(DIMS).cuda()
+    counted, seen = torch.arange(200, device="cuda"), {}
+    if kind == "padding":
+        seen["attention_mask"] = (counted >= torch.tensor([[0], [9]], device="cuda")).long()
+    if kind == "documents":
+        seen["documents"] = torch.stack([counted // 70, counted // 130])
+    known = {"padding": kind == "padding", "documents": kind == "documents", "gradients": True}
+    names = usable(decoder.situation(torch.device("cuda"), dtype, 200, 200, **known))
+    assert {"eager", "blocked", "sdpa", "sdpa-math", "sdpa-efficient", "flex"} <= set(names)
+    if dtype == torch.bfloat16:
+        assert {"causal": {"sdpa-flash", "sdpa-cudnn", "varlen"}, "documents": {"varlen"}, "padding": set()}[kind] <= set(names)
+    expected = attended(decoder, "eager", torch.float32, **seen)
+    for name in ("auto", *names):
+        for ours, theirs in zip(attended(decoder, name, dtype, **seen), expected, strict=True):
+            error = (ours - theirs).norm() / theirs.norm()
+            assert error < (1e-3 if dtype == torch.float32 else 5e-2), (name, float(error))
+
+
+@pytest.mark.parametrize("attention", ["auto", "flex", "varlen", "sdpa"])
+def test_a_compiled_model_keeps_documents_apart_however_many_there_are(attention: str) -> None:
+    torch.manual_seed(0)
+    decoder = NGPT(DIMS, attention=attention).cuda()
+    decoder.attend = decoder.attend.settled(
+        decoder.situation(torch.device("cuda"), torch.bfloat16, 200, 200, documents=True, gradients=True, compiled=True)
+    )
+    alone = NGPT(DIMS, attention="sdpa").cuda()
+    alone.load_state_dict(decoder.state_dict())
+    torch.compiler.reset()
+    graph, tokens = torch.compile(decoder, fullgraph=True), torch.randint(0, 256, (2, 200), device="cuda")
+    for length in (7, 70, 200):
+        documents = (torch.arange(200, device="cuda") // length).expand(2, -1)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = graph(tokens, tokens, documents=documents)
+        loss.backward()
+        parts = [alone(part) for part in tokens.split(length, dim=1)]
+        exact = torch.nn.functional.cross_entropy(torch.cat(parts, dim=1).flatten(0, 1), tokens.flatten())
+        torch.testing.assert_close(loss, exact, rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("model", ["ngpt", "nemotron"])
@@ -127,3 +178,51 @@ def test_our_own_loop_continues_on_the_gpu_as_on_the_cpu() -> None:
     here = torch.stack(list(generate(decoder, tokens, max_new_tokens=16)))
     there = torch.stack(list(generate(decoder.cuda(), tokens.cuda(), max_new_tokens=16)))
     assert torch.equal(here, there.cpu())
+
+
+@pytest.mark.parametrize("model", ["ngpt", "nemotron"])
+def test_between_logged_rows_nothing_waits_for_the_gpu(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = CLI.instantiate_trainer
+
+    class NoWaiting(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+            step = trainer.global_step + 1  # the mode holds until the next begins, over all callbacks and the next batch
+            torch.cuda.set_sync_debug_mode("error" if step > 10 and step % 10 else "default")
+
+    def watched(self: CLI, **kwargs: object) -> Trainer:
+        trainer = make(self, **kwargs)
+        trainer.callbacks.insert(0, NoWaiting())
+        return trainer
+
+    monkeypatch.setattr(CLI, "instantiate_trainer", watched)
+    files = ["base.yaml", f"model/{model}.yaml", "size/debug.yaml"]
+    words = [word for file in files for word in ("-c", str(CONFIGS / file))] + ["--trainer.accelerator=gpu"]
+    words += ["--trainer.max_steps=40", "--trainer.log_every_n_steps=10", "--trainer.val_check_interval=40"]
+    words += ["--checkpoint.every_n_train_steps=40", "--telemetry.scales_every_n_steps=0", "--trainer.precision=bf16-mixed"]
+    try:
+        CLI(["fit", *words, f"--trainer.default_root_dir={tmp_path / 'run'}"])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_chunked_loss_is_that_of_whole_logits_on_the_gpu(compiled: bool) -> None:
+    from ngpt_lab.nn.chunked_loss import chunked_cross_entropy
+    from ngpt_lab.nn.next_token import cross_entropy
+
+    torch.manual_seed(0)
+    features, matrix = torch.randn(2, 2048, 128, device="cuda"), torch.randn(32000, 128, device="cuda") * 0.1
+    targets = torch.randint(32000, (2, 2048), device="cuda")
+    found = {}
+    for name in ("exact", "whole", "chunked"):
+        leaves = [(t.double() if name == "exact" else t).detach().requires_grad_() for t in (features, matrix)]
+        loss = torch.compile(chunked_cross_entropy, fullgraph=True) if compiled else chunked_cross_entropy
+        with torch.autocast("cuda", torch.bfloat16, enabled=name != "exact"):
+            value = loss(*leaves, targets) if name == "chunked" else cross_entropy(leaves[0] @ leaves[1].T, targets)
+        value.backward()
+        found[name] = [value.detach().double(), *(leaf.grad.double() for leaf in leaves)]
+    errors = {
+        name: [float((one - exact).norm() / exact.norm()) for one, exact in zip(found[name], found["exact"], strict=True)]
+        for name in ("whole", "chunked")
+    }
+    assert all(ours <= 2 * theirs + 1e-6 for ours, theirs in zip(errors["chunked"], errors["whole"], strict=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from ngpt_lab.models import Decoder
 from ngpt_lab.models.decoder import Block
 from ngpt_lab.models.ngpt import SphereResidual
-from ngpt_lab.nn.attention import Attend
+from ngpt_lab.nn.attend_function import AttentionChoice
+from ngpt_lab.nn.attend_sdpa import SDPA
 from ngpt_lab.nn.slots import Residual
 from ngpt_lab.sphere import lerp, slerp, unit
 from ngpt_lab.training.telemetry import named_scales
@@ -100,13 +101,12 @@ def lerp_slerp_gap(decoder: Decoder, tokens: Tensor) -> pd.DataFrame:
 def attention_entropy(decoder: Decoder, tokens: Tensor) -> pd.DataFrame:
     """The mean entropy of each head's attention: layer, head, entropy, uniform (what even attention would have)."""
     entropies: list[Tensor] = []
-    usual = decoder.attend
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
         entropies.append(row_entropies(q, k, scale))
-        return usual(q, k, v, mask, scale, dropout)
+        return SDPA.compute(q, k, v, mask, scale, dropout)
 
-    with _attending(decoder, attend):
+    with _attending(decoder, replace(SDPA, compute=attend)):
         decoder.stream(tokens)
     uniform = float(torch.arange(1, tokens.shape[1] + 1).double().log().mean())
     rows = [
@@ -147,7 +147,7 @@ def logit_temperature(decoder: Decoder, tokens: Tensor) -> pd.DataFrame:
 
 
 @contextmanager
-def _attending(decoder: Decoder, attend: Attend) -> Iterator[None]:
+def _attending(decoder: Decoder, attend: AttentionChoice) -> Iterator[None]:
     usual, decoder.attend = decoder.attend, attend
     try:
         yield

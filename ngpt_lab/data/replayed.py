@@ -34,7 +34,11 @@ class ReplayedDataModule(LightningDataModule, ABC):
                 )
 
     def _rank(self) -> Rank:
-        return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()
+        if self.trainer is None:
+            return Rank()
+        # Devices that compute a model together read the same rows.
+        share = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        return Rank(share["rank"], share["num_replicas"])
 
 
 def check_at_least(least: int, name: str, value: int) -> None:

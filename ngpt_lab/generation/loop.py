@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.generation.cache import FixedCache
 from ngpt_lab.generation.sampling import Greedy, Sampler
 from ngpt_lab.models.decoder import Block, Decoder, last
-from ngpt_lab.nn.attention import Attend, Cache, Context, causal_mask
+from ngpt_lab.nn.attend_function import Attend
+from ngpt_lab.nn.attention import Cache, Context
 
 
 @torch.inference_mode()
@@ -73,9 +75,11 @@ def last_logits(decoder: Decoder, tokens: Tensor, positions: Tensor, attention_m
         cache: it is extended.
     """
     length = tokens.shape[1]
-    mask = causal_mask(length, cache.get_seq_length() + length, attention_mask, tokens.device)
-    context = decoder.context(positions, mask, cache, decoder.attend)
-    of_last = replace(context, mask=None if mask is None else mask[:, :, -1:], attend=partial(_last_query, decoder.attend))
+    seen = cache.get_seq_length() + length
+    attend, mask = decoder.sight(length, seen, attention_mask, tokens.device)
+    context = decoder.context(positions, mask, cache, attend)
+    attend, mask = decoder.sight(1, seen, attention_mask, tokens.device)
+    of_last = replace(context, mask=mask, attend=partial(_last_query, attend))
 
     def carry_out(block: Block, x: Tensor, context: Context, first: Tensor | None) -> tuple[Tensor, Tensor]:
         if length == 1 or block is not decoder.blocks[-1]:
@@ -99,7 +103,7 @@ def _number(value: Tensor) -> float:
     return number
 
 
-def _last_query(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
+def _last_query(attend: Attend, q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float, dropout: float) -> Tensor:
     return attend(q[:, :, -1:], k, v, mask, scale, dropout)
 
 

@@ -174,7 +174,7 @@ class NGPTModel(NGPTPreTrainedModel):
         show_weights = self.config.output_attentions if output_attentions is None else output_attentions
         weights: list[Tensor] = []
         attend = self._attend(weights, output_attentions=show_weights, position_ids=position_ids, **kwargs)
-        through = self.decoder.through(x, self._context(position_ids, mask, past), self._call(attend))
+        through = self.decoder.through(x, self._context(position_ids, mask, past, attend), self._call(attend))
         show_stream = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         stream = list(through) if show_stream else [last(through)]
         return BaseModelOutputWithPast(
@@ -208,7 +208,7 @@ class NGPTModel(NGPTPreTrainedModel):
 
         return attend
 
-    def _context(self, positions: Tensor, mask: Any, cache: Any) -> Context:
+    def _context(self, positions: Tensor, mask: Any, cache: Any, attend: Callable[..., Tensor]) -> Context:
         """The decoder's context, for blocks that may stand on several devices."""
         table = self.decoder.rotary.table(positions)
 
@@ -216,7 +216,7 @@ class NGPTModel(NGPTPreTrainedModel):
             near = table if table[0].device == x.device else (table[0].to(x.device), table[1].to(x.device))
             return self.decoder.rotary.rotate(x, near)
 
-        return Context(rotate, mask, cache, self.decoder.attend)
+        return Context(rotate, mask, cache, attend)
 
     def _call(self, attend: Callable[..., Tensor]) -> Callable[..., Any]:
         """Carry a block out with `attend` told its layer, also where it is carried out once more for its gradients."""

@@ -17,6 +17,7 @@ from ngpt_lab.files import write_atomically
 from ngpt_lab.interop.parts import Part
 from ngpt_lab.interop.tensors import fill
 from ngpt_lab.models import Decoder
+from ngpt_lab.nn.attend import attention_named
 from ngpt_lab.training.checkpoints import check_shapes
 from ngpt_lab.training.composition import read_mapping
 from ngpt_lab.training.run_record import flatten
@@ -66,6 +67,7 @@ def load_trained(path: str | Path, dtype: torch.dtype | None = torch.float32) ->
     fill(target, {name: convert(name, tensor, dtype) for name, tensor in weights.items()})
     step = "" if file.name in (LAST.name, WEIGHTS) else f"@{file.stem}"
     head = None if of_decoder else getattr(module, "head", None)
+    decoder.attend = attention_named("auto")  # what it was trained with may need the machine it was trained on
     return Trained(decoder.eval(), folder, flatten(recorded), folder.resolve().name + step, head and head.eval())
 
 

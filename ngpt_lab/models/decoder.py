@@ -6,11 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.nn.attention import Attend, Attention, Cache, Context, attention_named, causal_mask, positions_within
+from ngpt_lab.nn.attend import attention_named
+from ngpt_lab.nn.attend_function import Attend, Situation, working_dtype
+from ngpt_lab.nn.attention import Attention, Cache, Context
 from ngpt_lab.nn.linear import StreamMatrix, TokenEmbedding, WeightMap, WriteLinear
+from ngpt_lab.nn.masks import positions_within
+from ngpt_lab.nn.next_token import mean_loss
+from ngpt_lab.nn.recomputed import recomputed
 from ngpt_lab.nn.slots import (
     MLP,
     Dims,
@@ -37,8 +41,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, first: Tensor | None) -> tuple[Tensor, Tensor]:
         """The stream (B, T, C) to itself one block on, and the first layer's values."""
         y, own = self.attention(self.attention_residual.read(x), context, first)
-        x = self.attention_residual.write(x, y)
-        x = self.mlp_residual.write(x, self.mlp(self.mlp_residual.read(x)))
+        x = recomputed(self.attention_residual.write, x, y)
+        x = recomputed(self.mlp_residual.write, x, self.mlp(self.mlp_residual.read(x)))
         return x, own if first is None else first
 
 
@@ -55,7 +59,7 @@ class Decoder(nn.Module):
         rotary: the position embedding.
         final: what happens to the stream after the last block.
         lm_head: from the stream to logits.
-        attention: the attention function: sdpa, eager or flex.
+        attention: the attention function, by its name in ngpt_lab.nn.attend; auto takes the fastest.
         attention_bias: whether the four attention matrices have biases.
         attention_dropout: dropout on the attention weights.
         weights: the stream matrices as the forward pass uses them: as_stored, or as_unit.
@@ -86,6 +90,9 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.dims, self.attend, self.initializer_range = dims, attention_named(attention), initializer_range
+        self.attention_dropout = attention_dropout
+        # How a block is called; activation checkpointing takes its place.
+        self.carry_out: Callable[..., Any] = Block.__call__
         self.embedding = TokenEmbedding(dims.vocab_size, dims.d_model)
         self.rotary = rotary(dims)
         self.blocks = nn.ModuleList(
@@ -107,9 +114,14 @@ class Decoder(nn.Module):
     def reset_parameters(self) -> None:
         """Everything learned back to step 0, with fresh matrices."""
         for part in self.modules():
-            reset = getattr(part, "reset_parameters", None)
-            if part is not self and callable(reset):
-                reset()
+            if part is not self:
+                self.reset(part)
+
+    def reset(self, part: nn.Module) -> None:
+        """What one part of it owns, back to step 0; parts in their order draw what `reset_parameters` draws."""
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
 
     def stream(self, tokens: Tensor, **seen: Any) -> list[Tensor]:
         """The residual stream after the embedding and after each block: n_layers + 1 tensors (B, T, C).
@@ -151,10 +163,32 @@ class Decoder(nn.Module):
         if positions is None:
             counted = torch.arange(past, past + length, device=tokens.device)
             positions = counted if documents is None else positions_within(documents)
-        mask = causal_mask(length, past + length, attention_mask, tokens.device, documents)
-        return self.embedding(tokens), self.context(positions, mask, cache, self.attend)
+        attend, mask = self.sight(length, past + length, attention_mask, tokens.device, documents)
+        return self.embedding(tokens), self.context(positions, mask, cache, attend)
 
-    def context(self, positions: Tensor, mask: Tensor | None, cache: Cache | None, attend: Attend) -> Context:
+    def sight(
+        self, queries: int, keys: int, attention_mask: Tensor | None, device: torch.device, documents: Tensor | None = None
+    ) -> tuple[Attend, Any]:
+        """The attention function for one call, and the mask it takes; the arguments are those of `causal_mask`."""
+        situation = self.situation(
+            device,
+            working_dtype(device, self.embedding.weight.dtype),
+            queries,
+            keys,
+            documents=documents is not None,
+            padding=attention_mask is not None,
+            dropout=self.attention_dropout if self.training else 0.0,
+            gradients=torch.is_grad_enabled(),
+            compiled=torch.compiler.is_compiling(),
+        )
+        function = self.attend.used(situation)
+        return function.compute, function.prepare(queries, keys, attention_mask, device, documents)
+
+    def situation(self, device: torch.device, dtype: torch.dtype, queries: int, keys: int, **known: Any) -> Situation:
+        """What attention is computed on; the arguments are those of `Situation`."""
+        return Situation(device, dtype, self.dims.n_heads, self.dims.n_kv_heads, self.dims.d_head, queries, keys, **known)
+
+    def context(self, positions: Tensor, mask: Any, cache: Cache | None, attend: Attend) -> Context:
         """What all blocks of one call share.
 
         Args:
@@ -166,12 +200,12 @@ class Decoder(nn.Module):
         table = self.rotary.table(torch.atleast_2d(positions))
         return Context(partial(self.rotary.rotate, table=table), mask, cache, attend)
 
-    def through(self, x: Tensor, context: Context, call: Callable[..., Any] = Block.__call__) -> Iterator[Tensor]:
-        """The stream `x` (B, T, C), then what it is after each block; `call` carries a block out, as a checkpointed one."""
+    def through(self, x: Tensor, context: Context, call: Callable[..., Any] | None = None) -> Iterator[Tensor]:
+        """The stream `x` (B, T, C), then what it is after each block; `call` carries a block out, by default `carry_out`."""
         yield x
         first = None
         for block in self.blocks:
-            x, first = call(block, x, context, first)
+            x, first = (call or self.carry_out)(block, x, context, first)
             yield x
 
     def take_head(self) -> LMHead:
@@ -187,9 +221,7 @@ class Decoder(nn.Module):
         Raises:
             InputError: the head has been taken off.
         """
-        if self.lm_head is None:
-            raise InputError("this decoder's language-model head has been taken off: it gives no logits")
-        return self.lm_head.logits(x)
+        return self._head().logits(x)
 
     def forward(
         self,
@@ -200,14 +232,19 @@ class Decoder(nn.Module):
         attention_mask: Tensor | None = None,
         cache: Cache | None = None,
         documents: Tensor | None = None,
-    ) -> Tensor:
+        measure: Callable[[LMHead, Tensor, Tensor, int], Any] = mean_loss,
+    ) -> Any:
         """Logits (B, T, V); with `targets` (B, T), the ids that follow (-100: left out), their mean cross-entropy in nats.
 
-        The other arguments are those of `enter`.
+        `measure` is what is asked of the targets, of `ngpt_lab.nn.next_token`. The other arguments are those of `enter`.
         """
         x = self.features(tokens, positions=positions, attention_mask=attention_mask, cache=cache, documents=documents)
-        logits = self.logits(x)
-        return logits if targets is None else cross_entropy(logits, targets)
+        return self.logits(x) if targets is None else measure(self._head(), x, targets, self.dims.vocab_size)
+
+    def _head(self) -> LMHead:
+        if self.lm_head is None:
+            raise InputError("this decoder's language-model head has been taken off: it gives no logits")
+        return self.lm_head
 
 
 def last(stream: Iterator[Tensor]) -> Tensor:
@@ -215,9 +252,3 @@ def last(stream: Iterator[Tensor]) -> Tensor:
     for x in stream:  # noqa: B007
         pass
     return x
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of logits (B, T, V) against targets (B, T), -100 left out; in float32 or wider."""
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(wide.flatten(0, -2), targets.flatten())

@@ -78,7 +78,7 @@ class GPT(Decoder):
         rotary: RotaryFactory = HalfRotary,
         final: FinalFactory = RMSNorm,
         lm_head: LMHeadFactory = PlainLogits,
-        attention: str = "sdpa",
+        attention: str = "auto",
         attention_bias: bool = False,
         attention_dropout: float = 0.0,
         weights: WeightMap = as_stored,

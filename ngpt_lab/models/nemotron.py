@@ -57,7 +57,7 @@ class Nemotron(Decoder):
         rotary: RotaryFactory = lambda dims: HalfRotary(dims, fraction=0.5),
         final: FinalFactory = LayerNorm1p,
         lm_head: LMHeadFactory = PlainLogits,
-        attention: str = "sdpa",
+        attention: str = "auto",
         attention_bias: bool = False,
         attention_dropout: float = 0.0,
         weights: WeightMap = as_stored,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ngpt_lab.models.decoder import Decoder
-from ngpt_lab.nn.linear import ReadLinear, WeightMap, WriteLinear, as_stored, project
+from ngpt_lab.nn.linear import ReadLinear, StreamMatrix, WeightMap, WriteLinear, as_stored, project
 from ngpt_lab.nn.norm import NoFinal
 from ngpt_lab.nn.plain import Activation, OwnValue, squared_relu
 from ngpt_lab.nn.rotary import HalfRotary
@@ -238,7 +238,7 @@ class NGPT(Decoder):
         rotary: RotaryFactory = lambda dims: HalfRotary(dims, fraction=0.5),
         final: FinalFactory = NoFinal,
         lm_head: LMHeadFactory = ScaledLogits,
-        attention: str = "sdpa",
+        attention: str = "auto",
         attention_bias: bool = False,
         attention_dropout: float = 0.0,
         weights: WeightMap = as_stored,
@@ -261,7 +261,8 @@ class NGPT(Decoder):
             initializer_range=dims.d_model**-0.5 if initializer_range is None else initializer_range,
         )
 
-    def reset_parameters(self) -> None:
-        """Everything learned back to step 0, the matrices on the sphere."""
-        super().reset_parameters()
-        project(self)
+    def reset(self, part: nn.Module) -> None:
+        """See `Decoder`; matrices begin on the sphere."""
+        super().reset(part)
+        if isinstance(part, StreamMatrix):
+            project(part)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ngpt_lab.sphere import unit, widen
+from ngpt_lab.nn.shards import local
+from ngpt_lab.sphere import length, unit, widen
 
 WeightMap = Callable[[Tensor, int], Tensor]
 
@@ -36,7 +37,7 @@ class StreamMatrix(nn.Module):
     @property
     def used(self) -> Tensor:
         """The weight as the forward pass uses it."""
-        return self.used_as(self.weight, self.norm_dim)
+        return self.used_as(local(self.weight), self.norm_dim)
 
     def reset_parameters(self) -> None:
         """A normal of standard deviation `std`, cut at three of them."""
@@ -60,15 +61,23 @@ class _Linear(StreamMatrix):
         in * out operations, not tokens * out.
         """
         weight: Tensor = self.used
-        bias: Tensor | None = self.bias
+        bias: Tensor | None = None if self.bias is None else local(self.bias)
         if scale is None:
-            return F.linear(x.to(weight.dtype), weight, bias)
+            return product(x, weight, bias)
         if x.numel() < x.shape[-1] ** 2:
-            y = F.linear(x.to(weight.dtype), weight, bias)
+            y = product(x, weight, bias)
             return (y * scale).to(y.dtype)
         weight = (weight * scale[:, None]).to(weight.dtype)
         bias = None if bias is None else (bias * scale).to(bias.dtype)
-        return F.linear(x.to(weight.dtype), weight, bias)
+        return product(x, weight, bias)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., in) to (..., out), in the weight's dtype or autocast's."""
+    # Autocast narrows x by itself: widened here, it would be copied twice.
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
+    return F.linear(x, weight, bias)
 
 
 class ReadLinear(_Linear):
@@ -110,7 +119,8 @@ def stream_matrices(module: nn.Module) -> Iterator[tuple[str, StreamMatrix]]:
 def project(module: nn.Module) -> None:
     """Put every stream matrix of `module` back on the sphere, in place (paper section 2.6, step 2)."""
     for _, matrix in stream_matrices(module):
-        matrix.weight.copy_(unit(matrix.weight, matrix.norm_dim))
+        weight = matrix.weight
+        torch.div(weight, length(widen(weight), matrix.norm_dim), out=weight)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ngpt_lab.nn.shards import local
 from ngpt_lab.nn.slots import Dims, Final
 from ngpt_lab.sphere import widen
 
@@ -31,7 +32,7 @@ class LayerNorm1p(Final):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
         x = widen(x)
-        return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype) + 1, self.bias.to(x.dtype), self.eps)
+        return F.layer_norm(x, self.weight.shape, local(self.weight).to(x.dtype) + 1, local(self.bias).to(x.dtype), self.eps)
 
 
 class RMSNorm(Final):
@@ -55,7 +56,7 @@ class RMSNorm(Final):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
         x = widen(x)
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return F.rms_norm(x, self.weight.shape, local(self.weight).to(x.dtype), self.eps)
 
 
 class NoFinal(Final):

@@ -1,7 +1,9 @@
 """Parts of the ordinary transformer that more than one page uses."""
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,9 +13,31 @@ from ngpt_lab.nn.slots import MLP, Dims, LMHead, QKNorm, Value
 Activation = Callable[[Tensor], Tensor]
 
 
+class _SquaredReLU(torch.autograd.Function):
+    """Keeps max(x, 0) alone for the backward pass, and stays in bfloat16 under autocast, which would widen a power."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = F.relu(x)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grad * positive).mul_(2)
+
+
 def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0) squared (arXiv 2109.08668)."""
-    return F.relu(x).square()
+    """max(x, 0) squared (arXiv 2109.08668).
+
+    It has a gradient, and no second one outside of a compiled graph.
+    """
+    if torch.compiler.is_compiling():  # which fuses all of it by itself
+        return F.relu(x).square()
+    squared: Tensor = _SquaredReLU.apply(x)
+    return squared
 
 
 class NoQKNorm(QKNorm):

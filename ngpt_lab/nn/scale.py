@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.nn.shards import local
 from ngpt_lab.nn.slots import Dims
 
 Granularity = Literal["vector", "scalar", "fixed"]
@@ -61,7 +62,7 @@ class Scale(nn.Module):
 
     def forward(self) -> Tensor:
         """The used value, (size,) or (1,)."""
-        return self.stored * self.gain
+        return local(self.stored) * self.gain
 
 
 def absolute(alpha: Tensor) -> Tensor:

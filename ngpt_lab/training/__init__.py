@@ -2,6 +2,7 @@
 
 from ngpt_lab.training.language_model import LanguageModel
 from ngpt_lab.training.module import BackboneModule
+from ngpt_lab.training.muon import Muon
 from ngpt_lab.training.normalize_weights import NormalizeWeights
 from ngpt_lab.training.optimizers import AdamW
 from ngpt_lab.training.schedules import Cosine, Linear, WarmupStableDecay
@@ -13,6 +14,7 @@ __all__ = [
     "Cosine",
     "LanguageModel",
     "Linear",
+    "Muon",
     "NormalizeWeights",
     "QuestionAnswering",
     "SequenceClassification",

@@ -4,7 +4,11 @@ import errno
 import os
 import pickle
 import re
+import secrets
+import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,10 +17,11 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.files import atomic_file
+from ngpt_lab.files import atomic_file, sync_folder, writing
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
+OUTLINE = "outline.pt"
 NAME = re.compile(r"step-(\d{6,})\.ckpt")
 # What torch's own errors say where the machine has no memory or no more files to give.
 OF_THE_MACHINE = ("unable to open file", "unable to mmap", "can't allocate memory")
@@ -37,6 +42,51 @@ def step_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a checkpoint is a folder to which every process wrote its pieces.
+
+    Raises:
+        InputError: that cannot be read now.
+    """
+    with reading_checkpoint(path):
+        return (path / OUTLINE).is_file()
+
+
+def remove(path: Path) -> None:
+    """Take away a checkpoint, of either form, or what was to become one; at once, so that no half of it has a name."""
+    if path.is_dir():
+        unnamed = path if path.name.endswith(".tmp") else aside(path)
+        os.replace(path, unnamed)
+        shutil.rmtree(unnamed)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def aside(path: Path) -> Path:
+    """A name beside a checkpoint's, of what is not one yet or not any more."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def take_name(made: Path, path: Path) -> None:
+    """Give a finished checkpoint its name; one of either form that had it goes when the new one has it.
+
+    Raises:
+        OSError: the file system refuses; the one before is as it was.
+    """
+    before = aside(path) if path.exists() else None
+    if before is not None:
+        os.replace(path, before)
+    try:
+        os.replace(made, path)
+    except OSError:
+        if before is not None:
+            os.replace(before, path)
+        raise
+    sync_folder(path.parent)
+    if before is not None:
+        remove(before)
+
+
 class SafeCheckpointIO(TorchCheckpointIO):
     """Writes under a temporary name in the checkpoint's own folder, then renames; reads tensors and plain values alone."""
 
@@ -46,8 +96,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: it cannot be written, as on a full disk.
         """
-        with atomic_file(Path(path)) as file:
+        path = Path(path)
+        made = aside(path) if is_folder(path) else path  # no file can be renamed to a folder
+        with atomic_file(made) as file:
             write(checkpoint, file)
+        if made != path:
+            with writing(path):
+                take_name(made, path)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -79,20 +134,58 @@ def write(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
 
 
 def load(path: Path, map_location: Any = "cpu", mmap: bool = False) -> Any:
-    """What a checkpoint holds, tensors and plain values alone; with `mmap` its tensors are read when they are used.
+    """What a checkpoint holds, tensors and plain values alone; with `mmap` the tensors of a file are read when they are used.
+
+    Raises:
+        InputError: see `read`.
+        BrokenCheckpointError: see `read`.
+    """
+    if is_folder(path):
+        from ngpt_lab.training.parallel.folders import whole_checkpoint  # slow to import, and rarely needed
+
+        return whole_checkpoint(path)
+    return read(path, map_location, mmap)
+
+
+def outline(path: Path) -> Any:
+    """What a checkpoint holds, of a folder with tensors that have shapes and no numbers; errors as those of `read`."""
+    if is_folder(path):
+        from ngpt_lab.training.parallel.folders import outline as outline_of
+
+        return outline_of(path)
+    return read(path, mmap=True)
+
+
+def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> Any:
+    """What a checkpoint's file holds.
 
     Raises:
         InputError: there is no such file, or it cannot be read, as where the disk fails, which tells nothing of what it holds.
         BrokenCheckpointError: it is no checkpoint, or not as it was written.
     """
-    try:
+    with reading_checkpoint(path):
+        if path.is_dir():
+            raise BrokenCheckpointError(f"{path} is not a checkpoint that can be read: it is a folder without {OUTLINE}")
         if not path.is_file():
             raise InputError(f"there is no checkpoint {path}")
         verify(path)
-        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        told = "it holds more than tensors and plain values, and is not opened"
-        raise BrokenCheckpointError(f"{path} is not a checkpoint that can be read: {told}") from error
+        try:
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        except pickle.UnpicklingError as error:
+            told = "it holds more than tensors and plain values, and is not opened"
+            raise BrokenCheckpointError(f"{path} is not a checkpoint that can be read: {told}") from error
+
+
+@contextmanager
+def reading_checkpoint(path: Path) -> Iterator[None]:
+    """What goes wrong within is told as one sentence about the checkpoint `path`, and whether it is the checkpoint's fault.
+
+    Raises:
+        InputError: it cannot be read now.
+        BrokenCheckpointError: it is not as it was written.
+    """
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:

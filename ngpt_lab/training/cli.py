@@ -20,6 +20,8 @@ import ngpt_lab.models.ablations.scaled_qk
 import ngpt_lab.models.ablations.value_residual  # noqa: F401  (imported parts can be named by class alone)
 from ngpt_lab.errors import InputError
 from ngpt_lab.interruption import Signals
+from ngpt_lab.machine import keep_freed_memory
+from ngpt_lab.models import Decoder
 from ngpt_lab.training.changed_settings import as_text, changes
 from ngpt_lab.training.checkpoints import SafeCheckpointIO
 from ngpt_lab.training.composition import check_ablations
@@ -27,6 +29,9 @@ from ngpt_lab.training.guard import LossGuard
 from ngpt_lab.training.loggers import as_list, run_loggers, write_errors_told_once
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.normalize_weights import NormalizeWeights
+from ngpt_lab.training.parallel.birth import on_meta
+from ngpt_lab.training.parallel.launch import end_with_parent, is_distributing
+from ngpt_lab.training.parallel.strategy import Sharded
 from ngpt_lab.training.parser import Parser, one_sentence, told_by
 from ngpt_lab.training.predictions import PredictionsFile
 from ngpt_lab.training.pretrained import load_backbone, with_backbone
@@ -128,6 +133,11 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoints, "checkpoint")
         parser.set_defaults({"normalize_weights.every_n_steps": None})
 
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        if is_distributing(self.config[self.subcommand].trainer.strategy):
+            self.parser.add_instantiator(on_meta, Decoder, subclasses=True)
+
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder and checkpoint before anything is built or written."""
         config = self.config[self.subcommand]
@@ -169,6 +179,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that writes into the run's folder, and nowhere else."""
+        end_with_parent()
         config = self._get(self.config_init, "trainer")
         fitting = self.subcommand == "fit"
         kwargs["plugins"] = [SafeCheckpointIO(), *as_list(config["plugins"])]
@@ -185,9 +196,12 @@ class CLI(LightningCLI):
         if self.subcommand == "predict":
             kwargs["callbacks"].append(PredictionsFile(self.folder))
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
             raise InputError(f"trainer (accelerator {config['accelerator']}): {one_sentence(str(error))}") from error
+        if isinstance(trainer.strategy, Sharded):
+            trainer.strategy.group(self._get(self.config_init, "model").backbone)
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Carry it out; what goes wrong while a checkpoint is put in place is the checkpoint's fault."""
@@ -201,9 +215,10 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Begin with a pretrained backbone, unless the run goes on from a checkpoint of its own."""
+        keep_freed_memory()
         pretrained = self.config[self.subcommand].pretrained
         if pretrained is not None and self.origin is None:
-            load_backbone(self.model, pretrained)
+            self.model.begin = lambda: load_backbone(self.model, pretrained)
 
     def after_fit(self) -> None:
         """Evaluate the final weights, where the run has not just done so, and call the run finished."""

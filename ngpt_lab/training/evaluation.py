@@ -28,12 +28,12 @@ class Evaluation:
 
     def update(self, loss: Tensor, count: Tensor | int) -> None:
         """Count a batch's mean loss over `count` labels."""
-        self.loss.to(loss.device).update(loss, weight=count)
+        on_device(self.loss, loss.device).update(loss, weight=count)
 
     def compare(self, predictions: Tensor, labels: Tensor) -> None:
         """Count a batch's predictions for every metric."""
         for metric in self.metrics.values():
-            metric.to(predictions.device).update(predictions, labels)
+            on_device(metric, predictions.device).update(predictions, labels)
 
     def compute(self) -> dict[str, Tensor]:
         """What all batches since the last time came to.
@@ -52,6 +52,16 @@ class Evaluation:
             several = value if isinstance(value, dict) else {name: value}
             named |= {key: mean(key, torch.as_tensor(one, dtype=torch.float32), loss) for key, one in several.items()}
         return named
+
+
+def on_device(metric: Metric, device: torch.device) -> Metric:
+    """A metric on a device, still in float32: `to` alone makes it the default dtype, bfloat16 in a run that is stored so."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        return metric.to(device)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def mean(name: str, values: Tensor, loss: Tensor) -> Tensor:

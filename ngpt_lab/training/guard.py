@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import sync_folder, writing
+from ngpt_lab.nn.shards import local
 from ngpt_lab.training.checkpoint_form import leaves
 from ngpt_lab.training.metrics_file import whole_rows
 from ngpt_lab.training.module import BackboneModule
+from ngpt_lab.training.parallel.together import Sum
 
 FILE = "incidents.jsonl"
 DONE = {"stop": "stopped", "skip": "skipped", "record": "recorded"}
@@ -65,8 +67,6 @@ class LossGuard(Callback):
         """
         self.settle()
         values = torch.stack([module.train_loss.float(), module.grad_norm.float()])
-        if trainer.world_size > 1:  # all processes come to the same judgement
-            values = trainer.strategy.reduce(values, reduce_op="mean")
         last = trainer.fit_loop.epoch_loop.total_batch_idx
         batches = range(last - module.micro_batches + 1, last + 1)
         self._pending = Reading(trainer, trainer.global_step + 1, batches, values)
@@ -109,7 +109,8 @@ class LossGuard(Callback):
         Raises:
             InputError: names the step.
         """
-        if not all_finite([checkpoint["state_dict"], checkpoint["optimizer_states"]]):
+        finite = all_finite([checkpoint["state_dict"], checkpoint["optimizer_states"]])
+        if not trainer.strategy.reduce_boolean_decision(finite, all=True):  # of pieces, each process judges its own
             raise InputError(
                 f"the weights are not finite after step {trainer.global_step}, and are not saved: lower the learning rate"
             )
@@ -157,18 +158,11 @@ class Reading:
 
     def __init__(self, trainer: Trainer, step: int, batches: range, values: Tensor) -> None:
         self.trainer, self.step, self.batches = trainer, step, batches
-        self._event = None
-        self._values = values
-        if values.is_cuda:
-            self._values = torch.empty_like(values, device="cpu", pin_memory=True).copy_(values, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
+        self._sum = Sum(values)
 
     def numbers(self) -> tuple[float, float]:
-        """The loss and the gradient norm."""
-        if self._event is not None:
-            self._event.synchronize()
-        loss, norm = self._values.tolist()
+        """The loss and the gradient norm, those of all processes: they come to the same judgement."""
+        loss, norm = self._sum.means()
         return loss, norm
 
 
@@ -193,5 +187,6 @@ def all_finite(tree: Any) -> bool:
     found: dict[torch.device, list[Tensor]] = {}
     for value in leaves(tree):
         if isinstance(value, Tensor):
+            value = local(value)
             found.setdefault(value.device, []).append(value.isfinite().all())
     return all(bool(torch.stack(each).all()) for each in found.values())

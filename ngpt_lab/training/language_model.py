@@ -8,9 +8,10 @@ from torchmetrics import MeanMetric
 
 from ngpt_lab.data.windows import Batch
 from ngpt_lab.models import Decoder
-from ngpt_lab.models.decoder import cross_entropy
+from ngpt_lab.nn.checkpointing import ActivationCheckpointing
 from ngpt_lab.nn.labels import IGNORED
-from ngpt_lab.training.evaluation import Evaluation
+from ngpt_lab.nn.next_token import token_scores
+from ngpt_lab.training.evaluation import Evaluation, on_device
 from ngpt_lab.training.module import VALIDATION, BackboneModule
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
@@ -22,12 +23,11 @@ class TokenEvaluation(Evaluation):
     def __init__(self) -> None:
         super().__init__({"accuracy": MeanMetric(nan_strategy=math.nan)})
 
-    def count(self, logits: Tensor, targets: Tensor) -> None:
-        """Count a batch: logits (B, T, V), targets (B, T); those of -100 do not count."""
+    def count(self, losses: Tensor, right: Tensor, targets: Tensor) -> None:
+        """Count a batch, each (B, T): losses, whether the likeliest token is right, targets; those of -100 do not count."""
         counted = targets != IGNORED
-        self.update(cross_entropy(logits, targets), counted.sum())
-        right = logits.argmax(dim=-1) == targets
-        self.metrics["accuracy"].to(logits.device).update(right[counted].float())
+        self.update(losses.sum() / counted.sum(), counted.sum())
+        on_device(self.metrics["accuracy"], losses.device).update(right[counted].float())
 
 
 class LanguageModel(BackboneModule):
@@ -38,10 +38,18 @@ class LanguageModel(BackboneModule):
         optimizer: makes the optimizer.
         schedule: the learning rate over the run.
         compile: whether to compile the backbone with torch.compile; needs a compiler on the machine.
+        activation_checkpointing: which blocks compute activations again in the backward pass; by default none.
     """
 
-    def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
-        super().__init__(backbone, optimizer, schedule, compile)
+    def __init__(
+        self,
+        backbone: Decoder,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        compile: bool = False,
+        activation_checkpointing: ActivationCheckpointing | None = None,
+    ) -> None:
+        super().__init__(backbone, optimizer, schedule, compile, activation_checkpointing)
         self.evaluations = {split: TokenEvaluation() for split in (*VALIDATION, "test")}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -58,8 +66,7 @@ class LanguageModel(BackboneModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The `loss` of every token, (B, T) in nats; 0 where none is to be predicted."""
-        logits = self.backbone(batch.tokens, documents=batch.documents)
-        return {"loss": torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), batch.targets, reduction="none")}
+        return {"loss": self._scores(batch)[0]}
 
     def measured(self, split: str) -> dict[str, Tensor]:
         """See `BackboneModule`."""
@@ -72,4 +79,7 @@ class LanguageModel(BackboneModule):
         return named
 
     def _evaluate(self, batch: Batch, split: str) -> None:
-        self.evaluations[split].count(self.backbone(batch.tokens, documents=batch.documents), batch.targets)
+        self.evaluations[split].count(*self._scores(batch), batch.targets)
+
+    def _scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.backbone(batch.tokens, batch.targets, documents=batch.documents, measure=token_scores)

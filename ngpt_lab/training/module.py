@@ -7,14 +7,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.machine import keep_compiled
 from ngpt_lab.models import Decoder
+from ngpt_lab.nn.checkpointing import ActivationCheckpointing
+from ngpt_lab.nn.shards import local
+from ngpt_lab.training.attention import settle_attention
 from ngpt_lab.training.checkpoints import check_shapes
 from ngpt_lab.training.normalize_weights import NormalizeWeights
 from ngpt_lab.training.optimizers import OptimizerFactory
+from ngpt_lab.training.parallel.birth import Unborn
+from ngpt_lab.training.parallel.pieces import total_norm
 from ngpt_lab.training.schedules import Schedule
 
 # What a data module's validation loaders are logged as, in their order.
@@ -26,40 +32,71 @@ class BackboneModule(LightningModule, ABC):
 
     `grad_norm` and `clipped` describe the latest optimizer step; `latest_row` holds the latest logged training metrics,
     `evaluated` the latest validation and test metrics, `validated_at` the step of the validation. `veto` is asked before each
-    step, when its loss and gradient norm are known; where it says so, weights and optimizer state stay as they are.
+    step, when its loss and gradient norm are known; where it says so, weights and optimizer state stay as they are. A backbone
+    that was built on the meta device is made when the strategy distributes it, from `unborn`; then `begin` is called.
 
     Where windows ignore some targets (MaskedDocuments, WithinDocuments), the loss of each micro-batch, and of each process's
     share of it, is the mean over its own targets; a step averages these means, so that a target counts for more where there
     are fewer beside it.
     """
 
-    def __init__(self, backbone: Decoder, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False) -> None:
+    # Whether rows of a batch are filled up with positions that hold no token.
+    pads = False
+
+    def __init__(
+        self,
+        backbone: Decoder,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        compile: bool = False,
+        activation_checkpointing: ActivationCheckpointing | None = None,
+    ) -> None:
         super().__init__()
+        if activation_checkpointing is not None:
+            backbone.carry_out = activation_checkpointing
         self.backbone, self.optimizer_factory, self.schedule, self.compile_backbone = backbone, optimizer, schedule, compile
         self.grad_norm = torch.tensor(0.0)
         self.clipped = torch.tensor(False)
         self.latest_row: dict[str, float] = {}
         self.evaluated: dict[str, float] = {}
         self.validated_at = -1
+        self._distributed = False
         self._losses: list[Tensor] = []
         self._losses_of = -1
         self.veto: Callable[[], bool] = lambda: False
+        self.begin: Callable[[], None] = lambda: None
+        self.unborn: Unborn | None = vars(backbone).pop("unborn", None)
+        self.attention: dict[str, str] = {}
 
     def setup(self, stage: str) -> None:
-        """Check what the data and the machine must offer, and compile where asked."""
-        vocab_size = getattr(getattr(self.trainer, "datamodule", None), "vocab_size", 0)
+        """Check what the data and the machine must offer, settle how attention is computed, and compile where asked."""
+        data = getattr(self.trainer, "datamodule", None)
+        vocab_size = getattr(data, "vocab_size", 0)
         if vocab_size > self.backbone.dims.vocab_size:
             raise InputError(
                 f"dims.vocab_size is {self.backbone.dims.vocab_size}, but the data has {vocab_size} token ids: "
                 f"set model.init_args.backbone.init_args.dims.vocab_size to {vocab_size}"
             )
         refuse_what_is_not_supported(self.trainer)
+        device, precision = self.trainer.strategy.root_device, str(self.trainer.precision)
+        self.attention = settle_attention(self, device, precision, data, training=stage == "fit")
         if self.compile_backbone:
             require_compiler(self.trainer.strategy.root_device)
-            self.compile_now()
+            if not hasattr(self.trainer.strategy, "distribute"):  # which compiles what it has distributed
+                self.compile_now()
+
+    def configure_model(self) -> None:
+        """Let a strategy that does so give every process its piece of the model, once."""
+        distribute = getattr(self.trainer.strategy, "distribute", None)
+        if distribute is not None and not self._distributed:
+            self._distributed = True
+            distribute(self)
+        begin, self.begin = self.begin, lambda: None
+        begin()
 
     def compile_now(self) -> None:
         """Compile what a step calls of the backbone."""
+        keep_compiled()
         self.backbone.compile(fullgraph=True)
 
     def on_fit_start(self) -> None:
@@ -99,15 +136,16 @@ class BackboneModule(LightningModule, ABC):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the total norm, and keep that norm: one pass over the gradients serves both; or leave the step out."""
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        self.grad_norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.grad_norm = total_norm(gradients)
         self.clipped = torch.tensor(False)
         if self.veto():
-            for parameter in parameters:
+            for parameter in self.parameters():
                 parameter.grad = None
         elif gradient_clip_val:  # Lightning's 0 is no clipping
             self.clipped = self.grad_norm > gradient_clip_val
-            clip_grads_with_norm_(parameters, gradient_clip_val, self.grad_norm)
+            factor = (gradient_clip_val / (self.grad_norm + 1e-6)).clamp_max(1.0)
+            torch._foreach_mul_([local(gradient) for gradient in gradients], factor)
 
     def keep_loss(self, loss: Tensor) -> Tensor:
         """Remember a micro-batch's loss for `train_loss`."""
@@ -151,11 +189,13 @@ class BackboneModule(LightningModule, ABC):
 
 
 def refuse_what_is_not_supported(trainer: Trainer) -> None:
-    """Refuse settings of the trainer under which our clipping would not do what they say.
+    """Refuse settings of the trainer under which a step would not do what they say.
 
     Raises:
         InputError: names the setting.
     """
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy) and not hasattr(trainer.strategy, "distribute"):
+        raise InputError("trainer.strategy is none of those that this model knows: choose auto, ddp, fsdp2, tp or fsdp2+tp")
     if trainer.gradient_clip_algorithm not in (None, "norm"):
         raise InputError("trainer.gradient_clip_algorithm is 'value': gradients are clipped by their total norm, so set 'norm'")
     if trainer.precision == "16-mixed":

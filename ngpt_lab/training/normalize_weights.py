@@ -1,6 +1,6 @@
 """The callback that keeps matrices on the sphere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -8,7 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ngpt_lab.nn.linear import StreamMatrix, stream_matrices
+from ngpt_lab.nn.shards import local
 from ngpt_lab.sphere import length, widen
+from ngpt_lab.training.parallel.pieces import as_piece, assembled, groups, lengths
 
 Lengths = Literal["unit", "first"]
 
@@ -54,20 +56,24 @@ class NormalizeWeights(Callback):
         optimizer.register_step_post_hook(after_step)
 
     def keep_first(self, module: torch.nn.Module) -> None:
-        """Remember the lengths to keep, where they count and are not known yet."""
+        """Remember the lengths to keep, where they count; those of a checkpoint, which are whole, as this process's pieces."""
         if self.lengths == "first" and not self._first:
-            self._first = {name: length(widen(m.weight.detach()), m.norm_dim) for name, m in stream_matrices(module)}
+            self._first = {
+                name: assembled(norms, matrix.weight, but=matrix.norm_dim) for name, matrix, norms in measured(module)
+            }
+        for name, matrix in stream_matrices(module):
+            if name in self._first:
+                piece = as_piece(self._first[name], matrix.weight, but=matrix.norm_dim)
+                self._first[name] = piece.to(matrix.weight.device)
 
     @torch.no_grad()
     def normalize(self, module: torch.nn.Module) -> None:
         """Bring every stream matrix of `module` to its lengths, in place."""
-        for name, matrix in stream_matrices(module):
-            matrix.weight.copy_(self._normalized(name, matrix))
-
-    def _normalized(self, name: str, matrix: StreamMatrix) -> Tensor:
-        weight = widen(matrix.weight)
-        direction = weight / length(weight, matrix.norm_dim)
-        return direction if self.lengths == "unit" else direction * self._first[name].to(weight.device)
+        for name, matrix, norms in measured(module):
+            weight = local(matrix.weight)
+            if self.lengths == "first":
+                norms = norms / local(self._first[name])
+            torch.div(weight, norms, out=weight)  # in the norms' precision, with no copy between
 
     def state_dict(self) -> dict[str, Any]:
         """The first lengths, where they count."""
@@ -76,3 +82,14 @@ class NormalizeWeights(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See `state_dict`."""
         self._first = dict(state_dict)
+
+
+def measured(module: torch.nn.Module) -> Iterator[tuple[str, StreamMatrix, Tensor]]:
+    """Every stream matrix of a module, with the lengths of its vectors, or of those that this process has part of."""
+    named = list(stream_matrices(module))
+    shared = [(name, matrix) for name, matrix in named if groups(matrix.weight, matrix.norm_dim)]
+    norms = lengths([(matrix.weight, matrix.norm_dim) for _, matrix in shared])
+    known = {name: norm for (name, _), norm in zip(shared, norms, strict=True)}
+    for name, matrix in named:
+        # One matrix after another where nothing is sent: its entries are still in the cache when they are divided.
+        yield name, matrix, known[name] if name in known else length(widen(local(matrix.weight.detach())), matrix.norm_dim)

@@ -1,6 +1,7 @@
 """Optimizers as objects in a slot: each makes one torch optimizer for a module, parameter groups and all."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -43,10 +44,14 @@ class AdamW(OptimizerFactory):
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """See `OptimizerFactory`; the groups are named decayed, plain and scales."""
+        return self.over(module, module.parameters())
+
+    def over(self, module: nn.Module, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+        """The optimizer of some parameters of `module`."""
         kind = parameter_kinds(module)
         decayed = {"matrix", "embedding"} if self.decay_embeddings else {"matrix"}
         groups: dict[str, list[nn.Parameter]] = {"decayed": [], "plain": [], "scales": []}
-        for parameter in module.parameters():
+        for parameter in parameters:
             if parameter.requires_grad:
                 of = kind.get(id(parameter), "vector")
                 groups["scales" if of == "scale" else "decayed" if of in decayed else "plain"].append(parameter)

@@ -11,6 +11,7 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.training.checkpoints import step_files
 from ngpt_lab.training.composition import config_files, read_mapping
 from ngpt_lab.training.module import BackboneModule
+from ngpt_lab.training.parallel.birth import fill
 from ngpt_lab.training.run_folders import OF_THE_FOLDER
 from ngpt_lab.training.run_weights import CONFIG, find_weights, read_weights
 
@@ -140,7 +141,8 @@ def load_backbone(module: BackboneModule, path: str) -> None:
     faults = differences(given, backbone.state_dict())
     if faults:
         raise InputError(f"--{KEY}: the weights in {file} do not fit the backbone: {'; '.join(faults)}")
-    backbone.load_state_dict(given)
+    for name, tensor in backbone.state_dict().items():
+        fill(tensor, given[name])
 
 
 def differences(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> list[str]:

@@ -12,12 +12,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.optim.lr_scheduler import LambdaLR
 
+from ngpt_lab.files import writing
 from ngpt_lab.training import random_state
 from ngpt_lab.training.checkpoint_form import check_form, check_optimizer_states, check_weights
-from ngpt_lab.training.checkpoints import FOLDER, BrokenCheckpointError, load, step_file, step_files
+from ngpt_lab.training.checkpoints import FOLDER, BrokenCheckpointError, outline, remove, step_file, step_files
 from ngpt_lab.training.guard import DONE
 from ngpt_lab.training.guard import FILE as INCIDENTS
 from ngpt_lab.training.metrics_file import MetricsFile, keep_rows
+from ngpt_lab.training.parallel.together import first_alone
 from ngpt_lab.training.run_checkpoints import link, validation_is_due
 
 
@@ -47,7 +49,7 @@ def origin(path: Path) -> Origin:
         InputError: it cannot be read.
         BrokenCheckpointError: it is no sound checkpoint of a run.
     """
-    checkpoint = load(path, mmap=True)
+    checkpoint = outline(path)
     check_form(checkpoint, path)
     return Origin(path, checkpoint["global_step"], checkpoint.get("settings"))
 
@@ -59,7 +61,7 @@ def weights(path: Path) -> Origin:
         InputError: it cannot be read.
         BrokenCheckpointError: it holds no sound weights.
     """
-    check_weights(load(path, mmap=True), path)
+    check_weights(outline(path), path)
     return Origin(path, 0, None)
 
 
@@ -100,20 +102,23 @@ def put_back(folder: Path, step: int, broken: Iterable[Path] = ()) -> None:
     """
     keep_rows(folder / "metrics.jsonl", lambda row: row["step"] < step or (row["step"] == step and "train/loss" in row))
     keep_rows(folder / INCIDENTS, lambda row: row["step"] <= step or row.get("done") == DONE["stop"])
-    for unfinished in folder.rglob(".*.tmp"):
-        unfinished.unlink()
+    for unfinished in list(folder.rglob(".*.tmp")):
+        if unfinished.exists():  # it may have lain in one that is gone
+            remove(unfinished)
     for path in broken:
         aside = path.with_name(f"{path.name}.broken")
+        remove(aside)  # of the same step, broken earlier
         os.replace(path, aside)
         random_state.say(f"{path} is kept as {aside.name}")
-    for later, path in step_files(folder).items():
+    scales = {
+        path: int(number[1])
+        for path in (folder / "scales").glob("step-*.safetensors")
+        if (number := re.fullmatch(r"step-(\d+)\.safetensors", path.name))
+    }
+    for path, later in [*scales.items(), *((path, number) for number, path in step_files(folder).items())]:
         if later > step:
-            path.unlink()
-    for scales in (folder / "scales").glob("step-*.safetensors"):
-        number = re.fullmatch(r"step-(\d+)\.safetensors", scales.name)
-        if number and int(number[1]) > step:
-            scales.unlink()
-    if step_file(folder, step).is_file():
+            remove(path)
+    if step_file(folder, step).exists():
         link(step_file(folder, step))
 
 
@@ -184,12 +189,15 @@ class Continuation(Callback):
     def _begin(self, trainer: Trainer, start: Origin) -> None:
         """Put the folder back, now that nothing refuses to go on, and let the time of the rows go on."""
         self.begun = True
-        if trainer.is_global_zero:
-            put_back(self.folder, start.step, start.broken)
+        first_alone(lambda: self._put_back(start))
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.go_on()
         self.tell(trainer)
+
+    def _put_back(self, start: Origin) -> None:
+        with writing(self.folder):
+            put_back(self.folder, start.step, start.broken)
 
     def _set_hyperparameters(self, trainer: Trainer) -> None:
         """What the config says of the optimizer and the schedule holds, also where it says otherwise than the checkpoint."""

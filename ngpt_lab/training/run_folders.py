@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ngpt_lab.data.tokenizer_files import TOKENIZER_FILES
 from ngpt_lab.errors import InputError
-from ngpt_lab.training.checkpoints import FOLDER, LAST, NAME, step_files
+from ngpt_lab.training.checkpoints import FOLDER, LAST, NAME, is_folder, step_files
 from ngpt_lab.training.guard import FILE as INCIDENTS
 from ngpt_lab.training.resume import Origin, newest, origin, recorded
 from ngpt_lab.training.run_record import TOKENIZER
@@ -22,7 +22,7 @@ OF_THE_FOLDER = ("last", "auto")
 # What a run writes: of a run's folder, and of those in it that hold its own files alone.
 FILES = re.compile(rf"config\.yaml|config\.resume-\d+\.yaml|run\.json|metrics\.jsonl|{re.escape(INCIDENTS)}")
 FOLDERS = {
-    FOLDER: re.compile(rf"{NAME.pattern}|{re.escape(LAST)}"),
+    FOLDER: re.compile(rf"{NAME.pattern}|{re.escape(LAST)}|step-\d+\.consolidated\.ckpt"),
     "scales": re.compile(r"step-\d+\.safetensors"),
     TOKENIZER: re.compile("|".join(map(re.escape, TOKENIZER_FILES))),
 }
@@ -94,7 +94,8 @@ def foreign(folder: Path) -> Iterator[Path]:
 
 def is_own(path: Path, names: re.Pattern[str]) -> bool:
     """Whether a file is called like one that a run writes; what it was about to write counts."""
-    return not path.is_dir() and (names.fullmatch(path.name) or UNFINISHED.fullmatch(path.name)) is not None
+    checkpoint = is_folder(path) or UNFINISHED.fullmatch(path.name)
+    return (checkpoint or not path.is_dir()) and (names.fullmatch(path.name) or UNFINISHED.fullmatch(path.name)) is not None
 
 
 def is_config(path: Path) -> bool:

@@ -152,6 +152,7 @@ def describe_model(module: BackboneModule, seq_len: int) -> dict[str, Any]:
         "scales": {name: float(value.mean()) for name, value in named_scales(decoder)},
         "flops_per_token": flops_per_token(decoder, seq_len),
         "compile": module.compile_backbone,
+        "attention": module.attention,
     }
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.training.checkpoint_form import wrong_in
-from ngpt_lab.training.checkpoints import FOLDER, load
+from ngpt_lab.training.checkpoints import FOLDER, is_folder, load
 
 CONFIG = "config.yaml"
 WEIGHTS = "weights.safetensors"
@@ -26,11 +26,11 @@ def find_weights(path: Path) -> tuple[Path, Path]:
     """
     if not path.exists():
         raise InputError(f"there is no run folder or checkpoint {path}")
-    if path.is_file():
+    if path.is_file() or is_folder(path):
         above = [folder for folder in path.absolute().parents[:2] if (folder / CONFIG).is_file()]
         return with_config(above[0] if above else path.parent), path
     for file in (path / LAST, path / WEIGHTS):
-        if file.is_file():
+        if file.is_file() or is_folder(file):
             return with_config(path), file
     with_config(path)
     raise InputError(f"{path} has neither {LAST} nor {WEIGHTS}: give a run that was trained, or one of its checkpoints")

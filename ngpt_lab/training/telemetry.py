@@ -11,11 +11,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ngpt_lab.files import write_atomically
-from ngpt_lab.nn.linear import stream_matrices, weight_error
+from ngpt_lab.nn.linear import stream_matrices
 from ngpt_lab.nn.scale import Scale
-from ngpt_lab.sphere import unit
+from ngpt_lab.training.directions import angles, directions, error
 from ngpt_lab.training.metrics_file import STATISTICS, MetricsFile
 from ngpt_lab.training.module import BackboneModule
+from ngpt_lab.training.parallel.pieces import as_piece, whole
 
 
 def named_scales(decoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -25,7 +26,7 @@ def named_scales(decoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
             path = name.split(".")
             sublayer = path[2].removesuffix("_residual") + "_" if path[-1] == "alpha" else ""
             layer = f"/{int(path[1]):02d}" if path[0] == "blocks" else ""
-            yield f"{sublayer}{path[-1]}{layer}", part().detach()
+            yield f"{sublayer}{path[-1]}{layer}", whole(part.stored.detach()) * part.gain
 
 
 def statistics(value: Tensor) -> dict[str, float]:
@@ -61,7 +62,8 @@ class Telemetry(Callback):
         self._logged_at = time.monotonic(), trainer.global_step
         if pl_module.backbone.on_sphere and not self._directions:
             self._directions = directions(pl_module.backbone)
-        self._directions = {name: value.to(pl_module.device) for name, value in self._directions.items()}
+        like = {name: matrix.weight for name, matrix in stream_matrices(pl_module.backbone)}
+        self._directions = {name: as_piece(of, like[name]).to(pl_module.device) for name, of in self._directions.items()}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: BackboneModule, *_: Any) -> None:
         """After an optimizer step: count it, and log it if it is its turn."""
@@ -76,8 +78,8 @@ class Telemetry(Callback):
             pl_module.latest_row = row
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=step)
-        if self.scales_every_n_steps and step % self.scales_every_n_steps == 0 and trainer.is_global_zero:
-            self._write_scales(Path(trainer.default_root_dir), pl_module, step)
+        if self.scales_every_n_steps and step % self.scales_every_n_steps == 0:
+            self._write_scales(trainer, pl_module, step)
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were clipped; and where the matrices stood at the latest row, if they have moved on since."""
@@ -112,13 +114,13 @@ class Telemetry(Callback):
         if not module.backbone.on_sphere:
             return {}
         before, self._directions = self._directions, directions(module.backbone)
-        angles = {name: angle(before[name], now) for name, now in self._directions.items()}
-        return {"sphere/weight_error": weight_error(module.backbone)} | {f"sphere/angle/{n}": a for n, a in angles.items()}
+        turned = angles(module.backbone, before, self._directions)
+        return {"sphere/weight_error": error(module.backbone)} | {f"sphere/angle/{name}": a for name, a in turned.items()}
 
-    def _write_scales(self, folder: Path, module: BackboneModule, step: int) -> None:
+    def _write_scales(self, trainer: Trainer, module: BackboneModule, step: int) -> None:
         scales = {name: value.float().cpu().contiguous() for name, value in named_scales(module.backbone)}
-        if scales:
-            write_atomically(folder / "scales" / f"step-{step:06d}.safetensors", save(scales))
+        if scales and trainer.is_global_zero:
+            write_atomically(Path(trainer.default_root_dir) / "scales" / f"step-{step:06d}.safetensors", save(scales))
 
 
 def step_loss(trainer: Trainer, module: BackboneModule) -> float:
@@ -127,17 +129,3 @@ def step_loss(trainer: Trainer, module: BackboneModule) -> float:
     if trainer.world_size > 1:
         loss = trainer.strategy.reduce(loss.clone(), reduce_op="mean")
     return float(loss)
-
-
-def directions(decoder: nn.Module) -> dict[str, Tensor]:
-    """A copy of every stream matrix with unit vectors in its rows."""
-    return {name: unit(m.weight.detach(), m.norm_dim).movedim(m.norm_dim, -1).clone() for name, m in stream_matrices(decoder)}
-
-
-def angle(before: Tensor, now: Tensor) -> float:
-    """The mean angle between the rows of two matrices of unit rows, in degrees.
-
-    From the chord, not the cosine: an arc cosine near 1 loses half the digits, and a step's angle is small.
-    """
-    half_chord = (torch.linalg.vector_norm(now - before, dim=-1) / 2).clamp_max(1)
-    return float(torch.rad2deg(2 * torch.asin(half_chord)).mean())

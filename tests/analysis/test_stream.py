@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from ngpt_lab.analysis.stream import (
 )
 from ngpt_lab.models import GPT, NGPT, Decoder, Dims, Nemotron
 from ngpt_lab.models.ngpt import SphereResidual
+from ngpt_lab.nn.attend_sdpa import SDPA
 from ngpt_lab.nn.scale import signed
 from ngpt_lab.sphere import lerp, slerp, unit
 
@@ -116,18 +118,21 @@ def test_sharp_attention_has_no_entropy_and_no_row_has_more_than_an_even_one():
     assert float(row_entropies(q, k, 1e6).max()) < 1e-6
 
 
-def test_entropies_are_those_of_the_weights_that_attention_uses(tokens: Tensor, decoder: Decoder):
+def test_entropies_are_those_of_the_weights_that_attention_uses(
+    tokens: Tensor, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+):
     seen: list[Tensor] = []
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
         # Attending to the identity gives the weights themselves.
         positions = torch.eye(q.shape[-2], dtype=torch.float64).expand(*k.shape[:2], -1, -1)
-        seen.append(usual(q.double(), k.double(), positions, mask, scale, dropout))
-        return usual(q, k, v, mask, scale, dropout)
+        seen.append(SDPA.compute(q.double(), k.double(), positions, mask, scale, dropout))
+        return SDPA.compute(q, k, v, mask, scale, dropout)
 
-    usual, decoder.attend = decoder.attend, attend
+    usual = decoder.attend
+    monkeypatch.setattr("ngpt_lab.analysis.stream.SDPA", replace(SDPA, compute=attend))
     entropy = attention_entropy(decoder, tokens)
-    assert decoder.attend is attend
+    assert decoder.attend is usual
     weights = torch.stack(seen).detach()
     expected = -(weights * weights.clamp_min(1e-300).log()).sum(dim=-1).mean(dim=(1, 3))
     assert entropy["entropy"].to_numpy() == pytest.approx(expected.flatten().numpy(), abs=1e-9)

@@ -130,7 +130,8 @@ def test_of_weights_in_bfloat16_the_probabilities_are_those_of_the_hf_model_with
     cls: type[Decoder], tokenizer: PreTrainedTokenizerFast
 ):
     torch.manual_seed(0)
-    decoder = cls(Dims(vocab_size=len(tokenizer), d_model=24, n_layers=2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=40)).eval()
+    dims = Dims(vocab_size=len(tokenizer), d_model=24, n_layers=2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=40)
+    decoder = cls(dims, attention="sdpa").eval()
     for name, parameter in decoder.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if name.endswith("alpha.stored") else torch.bfloat16)
     kind, config, model_class = CLASSES[cls]

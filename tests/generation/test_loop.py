@@ -9,7 +9,7 @@ from ngpt_lab.generation.loop import generate, last_logits
 from ngpt_lab.generation.sampling import Greedy, Sampler, Sampling
 from ngpt_lab.models import NGPT
 from ngpt_lab.models.ablations.value_residual import ValueResidual
-from ngpt_lab.nn.attention import attention_named
+from ngpt_lab.nn.attend import attention_named
 from ngpt_lab.nn.plain import OwnValue
 
 

@@ -14,7 +14,7 @@ import torch
 from ngpt_lab.errors import InputError
 from ngpt_lab.interop.trained import Trained, load_trained, run_data, write_weights
 from ngpt_lab.models import Decoder
-from ngpt_lab.models.decoder import cross_entropy
+from ngpt_lab.nn.next_token import cross_entropy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 Train = Callable[..., Path]

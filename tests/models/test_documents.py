@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ngpt_lab.errors import InputError
-from ngpt_lab.nn.attention import GrowingCache, causal_mask, positions_within
+from ngpt_lab.nn.attention import GrowingCache
+from ngpt_lab.nn.masks import causal_mask, positions_within
 
 LENGTHS = ((5, 1, 6), (12,), (1, 1, 3, 7))
 ATTENTION = ("sdpa", "eager")

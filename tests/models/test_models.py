@@ -146,8 +146,8 @@ def test_the_attention_functions_give_one_model(architecture, name, dims, batch)
 
 
 def test_an_unknown_attention_is_refused(architecture, dims):
-    with pytest.raises(InputError, match="attention is 'flash': choose one of sdpa, eager, flex"):
-        architecture(dims, attention="flash")
+    with pytest.raises(InputError, match="attention is 'flash5': choose one of auto, sdpa"):
+        architecture(dims, attention="flash5")
 
 
 def test_dropout_is_for_training_alone(architecture, dims, batch):

@@ -1,26 +1,16 @@
-"""The three attention functions against each other, and the masks and caches around them."""
+"""Masks, caches and the sublayer around an attention function."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ngpt_lab.errors import InputError
 from ngpt_lab.nn import Dims
-from ngpt_lab.nn.attention import (
-    Attention,
-    Context,
-    GrowingCache,
-    attention_named,
-    causal_mask,
-    eager,
-    flex,
-    sdpa,
-)
+from ngpt_lab.nn.attend_formula import blocked, eager
+from ngpt_lab.nn.attend_sdpa import sdpa
+from ngpt_lab.nn.attention import Attention, Context, GrowingCache
+from ngpt_lab.nn.masks import causal_mask
 from ngpt_lab.nn.plain import NoQKNorm, OwnValue
 
 CPU = torch.device("cpu")
-unhurried = settings(deadline=None)
 
 
 def qkv(seed, batch=2, heads=4, kv_heads=2, queries=5, keys=5, d_head=8, dtype=torch.float64):
@@ -34,15 +24,7 @@ def padding(batch, keys):
     return (torch.arange(keys)[None, :] >= torch.arange(batch)[:, None]).long()
 
 
-@unhurried
-@given(st.integers(0, 2**32 - 1), st.sampled_from([(4, 4), (4, 2), (4, 1), (3, 3)]), st.integers(1, 6), st.booleans())
-def test_eager_and_sdpa_agree(seed, heads, length, masked):
-    q, k, v = qkv(seed, heads=heads[0], kv_heads=heads[1], queries=length, keys=length)
-    mask = causal_mask(length, length, padding(2, length), CPU) if masked else None
-    torch.testing.assert_close(eager(q, k, v, mask, 0.3, 0.0), sdpa(q, k, v, mask, 0.3, 0.0))
-
-
-@pytest.mark.parametrize("attend", [eager, sdpa])
+@pytest.mark.parametrize("attend", [eager, blocked, sdpa])
 def test_neighbouring_query_heads_share_a_key_head(attend):
     q, k, v = qkv(0)
     grouped = attend(q, k, v, None, 0.3, 0.0)
@@ -50,7 +32,7 @@ def test_neighbouring_query_heads_share_a_key_head(attend):
     torch.testing.assert_close(grouped, each)
 
 
-@pytest.mark.parametrize("attend", [eager, sdpa])
+@pytest.mark.parametrize("attend", [eager, blocked, sdpa])
 def test_nothing_is_seen_of_later_positions(attend):
     q, k, v = qkv(1)
     before = attend(q, k, v, None, 0.3, 0.0)
@@ -60,7 +42,7 @@ def test_nothing_is_seen_of_later_positions(attend):
     assert not torch.allclose(before[:, :, 3:], after[:, :, 3:])
 
 
-@pytest.mark.parametrize("attend", [eager, sdpa])
+@pytest.mark.parametrize("attend", [eager, blocked, sdpa])
 def test_a_hidden_position_is_not_seen_and_a_row_with_nothing_to_see_is_finite_with_its_gradient(attend):
     q, k, v = qkv(2, batch=3)
     visible = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 0]])
@@ -77,7 +59,7 @@ def test_a_hidden_position_is_not_seen_and_a_row_with_nothing_to_see_is_finite_w
 
 def test_dropout_falls_on_the_weights():
     q, k, v = qkv(3)
-    for attend in (eager, sdpa):
+    for attend in (eager, blocked, sdpa):
         torch.manual_seed(0)
         assert not torch.allclose(attend(q, k, v, None, 0.3, 0.5), attend(q, k, v, None, 0.3, 0.0))
 
@@ -92,32 +74,6 @@ def test_plain_causal_attention_needs_no_mask_and_a_longer_cache_does():
 def test_a_position_that_would_see_nothing_sees_itself():
     hidden = causal_mask(3, 3, torch.tensor([[0, 0, 1]]), CPU)
     assert hidden.int().tolist() == [[[[1, 0, 0], [0, 1, 0], [0, 0, 1]]]]
-
-
-def test_flex_cannot_train_on_a_cpu_and_says_so():
-    q, k, v = qkv(4)
-    with pytest.raises(InputError, match="attention 'flex' cannot train on a CPU"):
-        flex(q.requires_grad_(), k, v, None, 0.3, 0.0)
-
-
-def test_flex_has_no_dropout_and_says_so():
-    with torch.no_grad(), pytest.raises(InputError, match=r"attention 'flex' has no dropout, and attention_dropout is 0\.1"):
-        flex(*qkv(4), None, 0.3, 0.1)
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
-@pytest.mark.parametrize("masked", [False, True])
-def test_flex_equals_eager(masked):
-    q, k, v = qkv(5, queries=3, keys=5 if masked else 3, d_head=16, dtype=torch.float32)
-    mask = causal_mask(3, 5, padding(2, 5), CPU) if masked else None
-    with torch.no_grad():
-        torch.testing.assert_close(flex(q, k, v, mask, 0.3, 0.0), eager(q, k, v, mask, 0.3, 0.0))
-
-
-def test_an_unknown_name_is_refused_with_the_names_there_are():
-    assert attention_named("sdpa") is sdpa
-    with pytest.raises(InputError, match="attention is 'flash3': choose one of sdpa, eager, flex"):
-        attention_named("flash3")
 
 
 def test_a_cache_grows_by_layer_and_returns_all_it_holds():

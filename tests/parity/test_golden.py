@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ngpt_lab.interop import import_weights
-from ngpt_lab.nn.attention import GrowingCache, attention_named
+from ngpt_lab.nn.attend import attention_named
+from ngpt_lab.nn.attention import GrowingCache
 from ngpt_lab.nn.linear import project
 
 

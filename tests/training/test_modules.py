@@ -6,14 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ngpt_lab.data import TextDataModule
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import NGPT, Dims, Nemotron
-from ngpt_lab.models.decoder import cross_entropy
+from ngpt_lab.nn.next_token import cross_entropy
 from ngpt_lab.training import AdamW, BackboneModule, Cosine, LanguageModel, NormalizeWeights
+from ngpt_lab.training.language_model import TokenEvaluation
 from ngpt_lab.training.module import refuse_what_is_not_supported
 
 DIMS = Dims(256, 32, 2, 2, 1, 16, 64)
@@ -79,7 +81,7 @@ def test_evaluation_weighs_every_token_alike() -> None:
 
 
 def test_half_precision_with_scaled_gradients_is_refused() -> None:
-    trainer = SimpleNamespace(gradient_clip_algorithm=None, precision="16-mixed")
+    trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"), gradient_clip_algorithm=None, precision="16-mixed")
     with pytest.raises(InputError, match="use 'bf16-mixed'"):
         refuse_what_is_not_supported(trainer)  # type: ignore[arg-type]
 
@@ -94,3 +96,16 @@ def test_clipping_keeps_the_norm_before_it() -> None:
     assert module.clipped
     clipped = torch.sqrt(sum(p.grad.square().sum() for p in module.parameters()))
     assert float(clipped) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_held_out_loss_keeps_its_digits_where_everything_is_stored_in_bfloat16() -> None:
+    evaluation = TokenEvaluation()
+    losses = torch.rand(3, 2, 16, generator=torch.Generator().manual_seed(0)) + 2
+    targets = torch.zeros(2, 16, dtype=torch.long)
+    torch.set_default_dtype(torch.bfloat16)  # as lightning does around every step of such a run
+    try:
+        for batch in losses:
+            evaluation.count(batch, targets == 0, targets)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(evaluation.compute()["loss"], losses.mean(), rtol=1e-6, atol=0)

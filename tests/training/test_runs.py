@@ -183,7 +183,8 @@ def test_weights_can_be_stored_in_bfloat16_and_losses_are_still_exact(model: str
     assert {value.dtype for value in stored.values()} == {torch.bfloat16}
     assert read["losses"](folder)[-1] < read["losses"](folder)[0] - 1
     final = json.loads((folder / "run.json").read_text())["final"]
-    assert all(value != torch.tensor(value).bfloat16().item() for key, value in final.items() if key != "val/accuracy")
+    rounded = {key: value for key, value in final.items() if value == torch.tensor(value).bfloat16().item()}
+    assert rounded.keys() <= {"val/accuracy"}
     if model == "ngpt":
         # Rounding to bfloat16 takes a vector off the sphere by at most its precision.
         assert max(row["sphere/weight_error"] for row in read["rows"](folder) if "sphere/weight_error" in row) < 2**-8

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ngpt_lab.data.store.fields import Fields
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
+from ngpt_lab.machine import user_cache
 
 if TYPE_CHECKING:
     from ngpt_lab.data.sources.source import TextSource
@@ -24,10 +24,9 @@ LARGEST_SOURCE = 2**30
 
 def default_folder(name: str, spec: Mapping[str, Any]) -> Path:
     """Where what a spec makes lies if no folder is named: $NGPT_LAB_CACHE, or ngpt_lab in the user's cache, then tokens/."""
-    cache = os.environ.get("NGPT_LAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ngpt_lab")
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60].strip("-.") or "text"
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
-    return Path(cache).expanduser().absolute() / "tokens" / f"{readable}-{digest[:12]}"
+    return user_cache() / "tokens" / f"{readable}-{digest[:12]}"
 
 
 def store_folder(source: "TextSource", tokenizer: "Tokenizer", folder: Path | None) -> Path:

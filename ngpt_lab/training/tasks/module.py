@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.machine import keep_compiled
 from ngpt_lab.models import Decoder
+from ngpt_lab.nn.checkpointing import ActivationCheckpointing
 from ngpt_lab.training.evaluation import Evaluation
 from ngpt_lab.training.module import BackboneModule
 from ngpt_lab.training.optimizers import OptimizerFactory
@@ -39,12 +41,21 @@ class TaskModule(BackboneModule):
         optimizer: makes the optimizer.
         schedule: the learning rate over the run.
         compile: whether to compile the backbone with torch.compile; needs a compiler on the machine.
+        activation_checkpointing: which blocks compute activations again in the backward pass; by default none.
     """
 
+    pads = True
+
     def __init__(
-        self, backbone: Decoder, head: nn.Module, optimizer: OptimizerFactory, schedule: Schedule, compile: bool = False
+        self,
+        backbone: Decoder,
+        head: nn.Module,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+        compile: bool = False,
+        activation_checkpointing: ActivationCheckpointing | None = None,
     ) -> None:
-        super().__init__(backbone, optimizer, schedule, compile)
+        super().__init__(backbone, optimizer, schedule, compile, activation_checkpointing)
         backbone.take_head()
         self.head = head
         self.evaluations: dict[str, Evaluation] = {}
@@ -52,6 +63,7 @@ class TaskModule(BackboneModule):
 
     def compile_now(self) -> None:
         """See `BackboneModule`."""
+        keep_compiled()
         self._features = torch.compile(self.backbone.features, fullgraph=True)
 
     def features(self, batch: Texts) -> Tensor:

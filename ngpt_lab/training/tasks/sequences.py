@@ -5,6 +5,7 @@ from torch import Tensor
 from ngpt_lab.data.tasks.batches import TextBatch
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
+from ngpt_lab.nn.checkpointing import ActivationCheckpointing
 from ngpt_lab.nn.heads import SequenceHead
 from ngpt_lab.training.evaluation import Evaluation
 from ngpt_lab.training.optimizers import OptimizerFactory
@@ -24,6 +25,7 @@ class SequenceClassification(TaskModule):
         pad_token_id: what the data's texts are padded with.
         problem: what the labels are: SingleLabel, MultiLabel or Regression.
         compile: whether to compile the backbone with torch.compile; needs a compiler on the machine.
+        activation_checkpointing: which blocks compute activations again in the backward pass; by default none.
     """
 
     head: SequenceHead
@@ -37,10 +39,11 @@ class SequenceClassification(TaskModule):
         pad_token_id: int | None = None,
         problem: ProblemFactory = SingleLabel,
         compile: bool = False,
+        activation_checkpointing: ActivationCheckpointing | None = None,
     ) -> None:
         kind = problem(num_labels)
         head = SequenceHead(backbone.dims.d_model, num_labels, pad_token_id, backbone.initializer_range)
-        super().__init__(backbone, head, optimizer, schedule, compile)
+        super().__init__(backbone, head, optimizer, schedule, compile, activation_checkpointing)
         self.problem = kind
         self.evaluations = {split: Evaluation(self.problem.metrics()) for split in SPLITS}
 

@@ -9,8 +9,9 @@ from torchmetrics.text import SQuAD
 from ngpt_lab.data.tasks.batches import SpanBatch
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
+from ngpt_lab.nn.checkpointing import ActivationCheckpointing
 from ngpt_lab.nn.heads import SpanHead, span_loss
-from ngpt_lab.training.evaluation import Evaluation
+from ngpt_lab.training.evaluation import Evaluation, on_device
 from ngpt_lab.training.optimizers import OptimizerFactory
 from ngpt_lab.training.schedules import Schedule
 from ngpt_lab.training.tasks.module import SPLITS, TaskModule
@@ -25,6 +26,7 @@ class QuestionAnswering(TaskModule):
         schedule: the learning rate over the run.
         longest_answer: tokens of the longest answer that is given.
         compile: whether to compile the backbone with torch.compile; needs a compiler on the machine.
+        activation_checkpointing: which blocks compute activations again in the backward pass; by default none.
     """
 
     head: SpanHead
@@ -36,10 +38,18 @@ class QuestionAnswering(TaskModule):
         schedule: Schedule,
         longest_answer: int = 64,
         compile: bool = False,
+        activation_checkpointing: ActivationCheckpointing | None = None,
     ) -> None:
         if longest_answer < 1:
             raise InputError(f"longest_answer is {longest_answer}: it must be at least 1")
-        super().__init__(backbone, SpanHead(backbone.dims.d_model, backbone.initializer_range), optimizer, schedule, compile)
+        super().__init__(
+            backbone,
+            SpanHead(backbone.dims.d_model, backbone.initializer_range),
+            optimizer,
+            schedule,
+            compile,
+            activation_checkpointing,
+        )
         self.longest_answer = longest_answer
         self.evaluations = {split: Evaluation({"answers": Answers()}) for split in SPLITS}
 
@@ -61,7 +71,7 @@ class QuestionAnswering(TaskModule):
         for score, start, end, index in zip(*(part.tolist() for part in (*spans, batch.index)), strict=True):
             question = data.question(index)
             best[question] = max(best.get(question, (-torch.inf, 0, 0, index)), (score, start, end, index))
-        answers = self.evaluations[split].metrics["answers"].to(starts.device)
+        answers = on_device(self.evaluations[split].metrics["answers"], starts.device)
         for _, start, end, index in best.values():
             answers.update(data.answer(index, start, end), data.references(index))
 

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ngpt_lab.data.tasks.batches import TextBatch
 from ngpt_lab.models import Decoder
+from ngpt_lab.nn.checkpointing import ActivationCheckpointing
 from ngpt_lab.nn.heads import TokenHead, class_loss
 from ngpt_lab.nn.labels import IGNORED
 from ngpt_lab.training.evaluation import Evaluation
@@ -26,6 +27,7 @@ class TokenClassification(TaskModule):
         num_labels: how many classes.
         dropout: of the stream in front of the head.
         compile: whether to compile the backbone with torch.compile; needs a compiler on the machine.
+        activation_checkpointing: which blocks compute activations again in the backward pass; by default none.
     """
 
     head: TokenHead
@@ -38,10 +40,11 @@ class TokenClassification(TaskModule):
         num_labels: int,
         dropout: float = 0.1,
         compile: bool = False,
+        activation_checkpointing: ActivationCheckpointing | None = None,
     ) -> None:
         self.num_labels = SingleLabel(num_labels).num_labels
         head = TokenHead(backbone.dims.d_model, num_labels, dropout, backbone.initializer_range)
-        super().__init__(backbone, head, optimizer, schedule, compile)
+        super().__init__(backbone, head, optimizer, schedule, compile, activation_checkpointing)
 
     def setup(self, stage: str) -> None:
         """See `BackboneModule`; and check that the data's labels are the model's."""
