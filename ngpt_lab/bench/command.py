@@ -9,6 +9,10 @@ MEASUREMENTS = {
     "data": "how fast windows are read and text is tokenized",
     "generate": "how fast a prompt is read and continued, implementations interleaved",
     "memory": "what memory a run needs to tokenize and to read stores of two sizes",
+    "scale": "how a run's speed grows with its processes, strategies interleaved",
+    "projection": "what it costs to put all matrices back on the sphere",
+    "loss": "what the loss over a vocabulary costs: whole logits, chunks, torch's own",
+    "bounds": "measurements of a file, held against its bounds",
 }
 
 
@@ -23,7 +27,7 @@ def main(arguments: list[str]) -> None:
         import_module(f"ngpt_lab.bench.{what}_command").main(arguments[1:])
     elif what in ("-h", "--help"):
         print("usage: ngpt-lab bench WHAT ...\n")
-        print("\n".join(f"  {name:<10}{told}" for name, told in MEASUREMENTS.items()))
+        print("\n".join(f"  {name:<12}{told}" for name, told in MEASUREMENTS.items()))
         print("\nngpt-lab bench WHAT --help tells more.")
     else:
         raise InputError(f"bench does not measure {what!r}: choose one of {', '.join(MEASUREMENTS)}")

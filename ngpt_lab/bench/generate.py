@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ngpt_lab.bench.step import clock, ratio
+from ngpt_lab.bench.timing import clock, machine, ratio
 from ngpt_lab.errors import InputError
 from ngpt_lab.generation.loop import generate
 from ngpt_lab.interop import export_config, export_weights
 from ngpt_lab.models import NGPT, Decoder, Dims, Nemotron
-from ngpt_lab.training.run_record import processor
 
 PHASES = ("prefill", "decode")
 BASELINE = "hf-nemotron"
@@ -80,11 +79,8 @@ def measure(
     finally:
         torch.set_num_threads(before)
     return {
-        "unit": "process CPU seconds" if device.type == "cpu" else "seconds",
-        "threads": threads,
-        "rounds": rounds,
+        **machine(device, threads, rounds),
         "dtype": str(dtype).removeprefix("torch."),
-        "device": {"kind": device.type, "name": processor() if device.type == "cpu" else torch.cuda.get_device_name(device)},
         "dims": asdict(dims),
         "work": asdict(work),
         "same_ids": {model: torch.equal(ids[model], ids[f"hf-{model}"]) for model in ("ngpt", "nemotron")},

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ngpt_lab.arguments import OptionParser
+from ngpt_lab.bench.rounds import check_rounds
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 
@@ -35,9 +36,7 @@ def main(arguments: list[str]) -> None:
         InputError: bad input.
     """
     options = parser().parse_args(arguments)
-    for name, least in (("rounds", 1), ("warmup", 0), ("threads", 1)):
-        if getattr(options, name) < least:
-            raise InputError(f"--{name} is {getattr(options, name)}: it must be at least {least}")
+    check_rounds(options)
     import torch  # takes a while: not needed to tell usage
 
     from ngpt_lab.bench.generate import Work, measure

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ngpt_lab.bench.step import Arm, load, ratio
+from ngpt_lab.bench.arm import Arm, load
+from ngpt_lab.bench.timing import ratio
 from ngpt_lab.training.arms import DEFAULT_BASELINE, arm_arguments, default_arms
 
 LENGTH = ("--data.seq_len=1024", "--data.batch_size=8")

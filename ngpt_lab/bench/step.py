@@ -1,143 +1,30 @@
 """What a training step costs: the arms take turns in one process, so that a machine's drift hits all of them alike."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from statistics import mean, median, stdev
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import seed_everything
-from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
-from scipy.stats import t as student
 
-from ngpt_lab.data.windows import Batch
+from ngpt_lab.bench.arm import OURS, PARTS, Arm, load, shared_device
+from ngpt_lab.bench.floor import Hardware, floor
+from ngpt_lab.bench.footprint import peak_bytes, saved_for_backward
+from ngpt_lab.bench.profiling import kernel_shares
+from ngpt_lab.bench.timing import machine, ratio, time_rounds
 from ngpt_lab.errors import InputError
-from ngpt_lab.training.cli import DryCLI
-from ngpt_lab.training.module import require_compiler
-from ngpt_lab.training.run_record import processor
+from ngpt_lab.models.flops import flops_per_token
+
+__all__ = ["Arm", "load", "measure", "shared_device"]
 
 
-class Arm:
-    """One arm: the step that a run of its config takes, less the learning rate's schedule, on the run's first batches.
+@dataclass(frozen=True)
+class First:
+    """The first step of an arm, which compiles: its loss, and its seconds of wall time."""
 
-    Args:
-        cli: the arm's data and model, as `fit` builds them.
-        device: where it runs.
-        compiled: whether to compile the backbone even if the config does not ask for it.
-
-    Raises:
-        InputError: a precision that is not measured, or no compiler to compile with.
-    """
-
-    def __init__(self, cli: DryCLI, device: torch.device, compiled: bool) -> None:
-        settings = cli.settings
-        self.precision, self._plugin = precision(settings["trainer.precision"], device)
-        self.module = cli.model.to(device)
-        self._plugin.convert_module(self.module)  # in place
-        self._clip = settings["trainer.gradient_clip_val"]
-        self._optimizer = self.module.optimizer_factory.build(self.module)
-        self._begun = 0
-        cli.normalize_weights.attach(self._optimizer, self.module, lambda: self._begun)
-        if cli.normalize_weights.every_n_steps:
-            cli.normalize_weights.normalize(self.module)  # as a fresh run does before its first step
-        self.compiled = compiled or self.module.compile_backbone
-        if self.compiled:
-            require_compiler(device)
-            self.module.backbone.compile(fullgraph=True)
-        cli.datamodule.prepare_data()
-        cli.datamodule.setup("fit")
-        batches = islice(cli.datamodule.train_dataloader(), settings["trainer.accumulate_grad_batches"])
-        self._batches: list[Batch] = [move_data_to_device(batch, device) for batch in batches]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one step, over all micro-batches."""
-        return sum(batch.tokens.numel() for batch in self._batches)
-
-    def step(self) -> None:
-        """Forward and backward on every micro-batch, then clip, optimizer and projection."""
-        self._begun += 1
-        self._optimizer.zero_grad()
-        for tokens, targets, documents in self._batches:
-            with self._plugin.forward_context():
-                loss = self.module.backbone(tokens, targets, documents=documents)
-            (loss / len(self._batches)).backward()
-        self.module.configure_gradient_clipping(self._optimizer, gradient_clip_val=self._clip)
-        self._optimizer.step()
-
-    def describe(self, seconds: Sequence[float]) -> dict[str, Any]:
-        """What step_cost.json says of the arm, whose counted steps took `seconds`."""
-        return {
-            "parameters": sum(p.numel() for p in self.module.backbone.parameters()),
-            "precision": self.precision,
-            "compiled": self.compiled,
-            "tokens_per_step": self.tokens,
-            "seconds": list(seconds),
-            "median": median(seconds),
-            "tokens_per_second": self.tokens / median(seconds),
-        }
-
-
-def precision(asked: Any, device: torch.device) -> tuple[str, Precision]:
-    """The full name of `trainer.precision`, and what Lightning runs it with.
-
-    Raises:
-        InputError: any but the three that are measured.
-    """
-    if str(asked) == "bf16-mixed":
-        return "bf16-mixed", MixedPrecision("bf16-mixed", device.type)
-    if str(asked) == "bf16-true":
-        return "bf16-true", HalfPrecision("bf16-true")
-    if str(asked) in ("32-true", "32"):
-        return "32-true", Precision()
-    raise InputError(
-        f"trainer.precision is {asked}, but the bench measures only 32-true, bf16-mixed and bf16-true: use one of them"
-    )
-
-
-def load(args: Sequence[str]) -> DryCLI:
-    """An arm's data and model, with the same random numbers whichever arms come before it."""
-    seed_everything(0, verbose=False)
-    return DryCLI(list(args), on="cpu")
-
-
-def device_type(accelerator: Any) -> str:
-    """The device type that a `trainer.accelerator` means on this machine.
-
-    Raises:
-        InputError: it means none, or one that is not measured.
-    """
-    cuda = torch.cuda.is_available()
-    if accelerator == "auto":
-        return "cuda" if cuda else "cpu"
-    if accelerator not in ("cpu", "gpu", "cuda"):
-        raise InputError(f"trainer.accelerator is {accelerator}, but the bench measures on cpu, gpu, cuda or auto: use one")
-    if accelerator != "cpu" and not cuda:
-        raise InputError(f"trainer.accelerator is {accelerator}, but this machine has no CUDA device: use cpu or auto")
-    return "cpu" if accelerator == "cpu" else "cuda"
-
-
-def shared_device(arms: Mapping[str, DryCLI]) -> torch.device:
-    """The device that all arms ask for.
-
-    Raises:
-        InputError: they ask for different ones, or for one that cannot be had.
-    """
-    asked = {name: device_type(cli.settings.get("trainer.accelerator")) for name, cli in arms.items()}
-    if len(set(asked.values())) > 1:
-        told = ", ".join(f"{name} on {kind}" for name, kind in asked.items())
-        raise InputError(f"the arms would run on different devices ({told}): give all the same trainer.accelerator")
-    return torch.device(next(iter(asked.values())))
-
-
-def clock(device: torch.device) -> float:
-    """Seconds: this process's CPU time, or on a GPU the wall time at which its work is done."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
+    loss: float
+    seconds: float
 
 
 def measure(
@@ -145,71 +32,139 @@ def measure(
     baseline: str,
     rounds: int = 15,
     warmup: int = 3,
-    compiled: bool = False,
+    compiled: bool | Collection[str] = False,
     threads: int = 1,
+    *,
+    implementations: Mapping[str, str] | None = None,
+    hardware: Callable[[torch.device], Hardware] | None = None,
+    kernels: bool = False,
 ) -> dict[str, Any]:
     """Time one training step of each arm in every round, in alternating order, after `warmup` rounds that do not count.
+
+    Every arm's first step, which compiles, comes before these and is told by itself; what a step keeps in memory is measured
+    after them.
 
     Args:
         arms: each arm's name and arguments of `fit`.
         baseline: the arm the others are divided by.
         rounds: how many count.
         warmup: how many come first.
-        compiled: whether all backbones are compiled, also those whose config does not ask for it.
+        compiled: whether all backbones are compiled, also those whose config does not ask for it, or the arms of which they
+            are.
         threads: CPU threads.
+        implementations: whose model an arm is, where it is not ours: a name of `ngpt_lab.bench.others`.
+        hardware: what a device can do, for the floor and the share of it that is reached.
+        kernels: whether to profile one step more, for the share of each kind of kernel.
 
     Returns:
-        What step_cost.json holds: seconds per arm and round, and for each other arm the ratio to the baseline, paired by
-        round, with its median, range, and the 95% half-width of its mean (t interval).
+        What step_cost.json holds: seconds per arm and round, what is known of each arm, and for each other arm the ratio to
+        the baseline, paired by round, with its median, range, and the 95% half-width of its mean (t interval). Arms that are
+        not ours and fail are left out, and the reason is told.
 
     Raises:
         InputError: the arms do not share a device, or one asks for what the bench does not measure.
     """
     loaded = {name: load(args) for name, args in arms.items()}
     device = shared_device(loaded)
+    machine_can = hardware(device) if hardware else None
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        built = {name: Arm(cli, device, compiled) for name, cli in loaded.items()}
+        built = {
+            name: Arm(cli, device, is_compiled(name, compiled), (implementations or {}).get(name, OURS))
+            for name, cli in loaded.items()
+        }
+        firsts, left_out = first_steps(built, baseline)
         seconds = time_rounds({name: arm.step for name, arm in built.items()}, rounds, warmup, device)
+        told = {
+            name: {**describe(arm, seconds[name], threads, machine_can), **first_figures(firsts[name])}
+            for name, arm in built.items()
+        }
+        for name, arm in built.items():
+            told[name] |= memory_figures(arm) | ({"kernels": kernel_shares(device, arm.step)} if kernels else {})
     finally:
         torch.set_num_threads(before)
     return {
+        **machine(device, threads, rounds),
         "unit": "process CPU seconds per step" if device.type == "cpu" else "seconds per step",
-        "threads": threads,
-        "rounds": rounds,
-        "compiled": compiled,
+        "compiled": all(arm.compiled for arm in built.values()),
         "baseline": baseline,
-        "device": {"kind": device.type, "name": processor() if device.type == "cpu" else torch.cuda.get_device_name(device)},
-        "arms": {name: arm.describe(seconds[name]) for name, arm in built.items()},
-        "ratios": {name: ratio(seconds[name], seconds[baseline]) for name in arms if name != baseline},
+        "left_out": left_out,
+        **({"hardware": asdict(machine_can)} if machine_can else {}),
+        "arms": told,
+        "ratios": {name: ratio(seconds[name], seconds[baseline]) for name in built if name != baseline},
     }
 
 
-def time_rounds(
-    steps: Mapping[str, Callable[[], None]], rounds: int, warmup: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Seconds of each step in each counted round; every second round goes through the arms backwards."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for at in range(warmup + rounds):
-        for name in list(steps) if at % 2 else reversed(list(steps)):
-            start = clock(device)
-            steps[name]()
-            if at >= warmup:
-                seconds[name].append(clock(device) - start)
-    return seconds
+def is_compiled(name: str, compiled: bool | Collection[str]) -> bool:
+    """Whether the arm of a name is compiled though its config does not say so."""
+    return compiled if isinstance(compiled, bool) else name in compiled
 
 
-def ratio(candidate: Sequence[float], baseline: Sequence[float]) -> dict[str, Any]:
-    """Paired ratios of two arms' seconds: each round's, their median, range, and the 95% half-width of their mean."""
-    per_round = [a / b for a, b in zip(candidate, baseline, strict=True)]
-    n = len(per_round)
-    half_width = student.ppf(0.975, n - 1) * stdev(per_round) / n**0.5 if n > 1 else float("nan")
+def first_steps(arms: dict[str, Arm], baseline: str) -> tuple[dict[str, First], dict[str, str]]:
+    """Take every arm's first step; others' code that fails at it is taken out of `arms`, with the reason.
+
+    Raises:
+        InputError: it is the baseline's.
+    """
+    firsts: dict[str, First] = {}
+    left_out: dict[str, str] = {}
+    for name, arm in list(arms.items()):
+        start = time.perf_counter()
+        try:
+            loss = float(arm.step())
+        except RuntimeError as error:
+            if arm.implementation == OURS:
+                raise
+            told = str(error).strip().partition("\n")[0]
+            left_out[name] = f"{arm.implementation} fails with {arm.precision}: {told}"
+            del arms[name]
+        else:
+            firsts[name] = First(loss, time.perf_counter() - start)
+    if baseline in left_out:
+        raise InputError(f"the baseline {baseline} cannot be measured ({left_out[baseline]}): choose another")
+    return firsts, left_out
+
+
+def first_figures(first: First) -> dict[str, float]:
+    """What step_cost.json says of a first step."""
+    return {"first_loss": first.loss, "first_step_seconds": first.seconds}
+
+
+def describe(arm: Arm, seconds: Sequence[float], threads: int = 1, hardware: Hardware | None = None) -> dict[str, Any]:
+    """What step_cost.json says of an arm, whose latest steps took `seconds`."""
+    elapsed = median(seconds) / (threads if arm.device.type == "cpu" else 1)
+    flops = flops_per_token(arm.decoder, arm.seq_len)
     return {
-        "per_round": per_round,
-        "median": median(per_round),
-        "mean": mean(per_round),
-        "half_width": float(half_width),
-        "low": min(per_round),
-        "high": max(per_round),
+        "implementation": arm.implementation,
+        "attention": arm.attention,
+        "parameters": sum(p.numel() for p in arm.module.backbone.parameters()),
+        "precision": arm.precision,
+        "compiled": arm.compiled,
+        "seq_len": arm.seq_len,
+        "tokens_per_step": arm.tokens,
+        "seconds": list(seconds),
+        "median": median(seconds),
+        "tokens_per_second": arm.tokens / elapsed,
+        "flops_per_token": flops,
+        "parts": parts(arm, len(seconds)),
+        **({"mfu": reached(arm, elapsed, hardware)[0], "floor": reached(arm, elapsed, hardware)[1]} if hardware else {}),
     }
+
+
+def reached(arm: Arm, elapsed: float, hardware: Hardware) -> tuple[float, dict[str, float]]:
+    """Model FLOPs utilization, and the floor with the share of its tokens a second that an arm reaches."""
+    least = floor(arm.decoder, arm.seq_len, arm.tokens, arm.precision, hardware)
+    utilization = least.flops / elapsed / hardware.flops[arm.precision]
+    return utilization, {**asdict(least), "seconds": least.seconds, "share": least.seconds / elapsed}
+
+
+def parts(arm: Arm, steps: int) -> dict[str, float]:
+    """Median seconds of each part of the latest steps."""
+    each = [marks.seconds() for marks in arm.marks[-steps:]]
+    return {part: median(step[part] for step in each) for part in PARTS}
+
+
+def memory_figures(arm: Arm) -> dict[str, int]:
+    """What step_cost.json says of an arm's memory."""
+    return {"saved_for_backward_bytes": saved_for_backward(arm), "peak_bytes": peak_bytes(arm)}

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ngpt_lab.bench.step import ratio
+from ngpt_lab.bench.timing import ratio
 from ngpt_lab.data import BPE, TokenizerFile
 from ngpt_lab.data.sources.source import SPLITS, TextSource
 from ngpt_lab.data.store import build
