@@ -15,6 +15,7 @@ COMMANDS = """usage: ngpt-lab COMMAND ...
   tokenize   turn text into tokens ahead of a run, or check tokens that exist
   import     read a Hugging Face model folder, as a run
   export     write a run's model as a folder that Hugging Face's classes load
+  consolidate  make one file of a checkpoint that several processes wrote
   generate   continue a text
   eval       score a model on tasks, and its loss by the length of the context
   compare    train arms on the same batches and report which is better, by how much, at what cost
@@ -23,6 +24,7 @@ COMMANDS = """usage: ngpt-lab COMMAND ...
   diff       what differs between two runs
   report     the report of runs that exist
   tables     redraw a sweep's tables from its results.csv
+  plan       what a run will need before it runs: parameters, memory, operations, time
   bench      measure the cost of a training step, of generating, of reading and tokenizing, and memory
 
 ngpt-lab COMMAND --help tells more.
@@ -32,6 +34,7 @@ MODULES = {
     "tokenize": "ngpt_lab.training.tokenize_command",
     "import": "ngpt_lab.interop.import_command",
     "export": "ngpt_lab.interop.export_command",
+    "consolidate": "ngpt_lab.training.parallel.consolidate_command",
     "generate": "ngpt_lab.generation.command",
     "eval": "ngpt_lab.evaluation.command",
     "compare": "ngpt_lab.compare.command",
@@ -40,10 +43,11 @@ MODULES = {
     "diff": "ngpt_lab.sweep.diff",
     "report": "ngpt_lab.report.command",
     "tables": "ngpt_lab.analysis.tables_command",
+    "plan": "ngpt_lab.plan.command",
     "bench": "ngpt_lab.bench.command",
 }
 # They clean up what they have half written, and know of no signal.
-WRITERS = ("tokenize", "import", "export")
+WRITERS = ("tokenize", "import", "export", "consolidate")
 GO_ON = ("compare", "sweep", "tokenize")
 AGAIN = "the same command goes on with what is missing"
 
