@@ -89,8 +89,9 @@ def train(plan: "Plan", workers: int | None) -> None:
     left = [run for run in plan.runs if not run.finished]
     if not left:
         return
-    accelerator = plan.settings[plan.baseline]["trainer.accelerator"]
-    with LocalPool(workers or default_workers(len(plan.runs), accelerator), accelerator, threads=1) as pool:
+    accelerator, devices = plan.settings[plan.baseline]["trainer.accelerator"], left[0].devices
+    at_once = workers or default_workers(len(plan.runs), accelerator, devices)
+    with LocalPool(at_once, accelerator, devices, threads=1) as pool:
         failed = serve(left, pool, retry=True)
     if failed:
         run, error = failed[0]

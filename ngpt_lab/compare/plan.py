@@ -11,7 +11,7 @@ from ngpt_lab.compare.lock import LOCK
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.sweep.fairness import check_finishes, check_same, check_sizes
-from ngpt_lab.sweep.run import PlannedRun
+from ngpt_lab.sweep.run import PlannedRun, devices_asked
 from ngpt_lab.training.arms import arm_arguments
 from ngpt_lab.training.cli import DryCLI
 
@@ -43,7 +43,8 @@ class Plan:
         steps = budget // self.tokens_per_step
         chosen = [f"--seed_everything={seed}", f"--data.seed={seed}", f"--trainer.max_steps={steps}"]
         folder = self.folder / "runs" / f"{arm}-{budget}-s{seed}"
-        return PlannedRun(folder, (*self.arms[arm], *chosen), steps, {"arm": arm, "budget": budget})
+        labels, devices = {"arm": arm, "budget": budget}, devices_asked(self.settings[arm])
+        return PlannedRun(folder, (*self.arms[arm], *chosen), steps, labels, devices=devices)
 
     def identity(self) -> dict[str, Any]:
         """All that decides the results; two plans with the same identity are the same comparison."""

@@ -11,6 +11,7 @@ from ngpt_lab.analysis.wording import short_key
 from ngpt_lab.errors import InputError
 from ngpt_lab.models.flops import flops_per_token
 from ngpt_lab.sweep.fairness import check_same, check_sizes
+from ngpt_lab.sweep.run import devices_asked
 from ngpt_lab.sweep.spec import Base, Point, Spec
 from ngpt_lab.training.arms import arm_arguments
 from ngpt_lab.training.cli import DryCLI
@@ -40,6 +41,16 @@ class Cell:
     def tuned_as(self) -> tuple[str, str]:
         """What the cells of a base have in common that are tuned by base: the base and the condition."""
         return self.base.name, self.condition_name
+
+    @property
+    def devices(self) -> int:
+        """Devices of a run, on each node."""
+        return devices_asked(self.settings)
+
+    @property
+    def nodes(self) -> int:
+        """Machines that a run spreads over."""
+        return int(self.settings["trainer.num_nodes"])
 
 
 def names_of_points(spec: Spec) -> dict[str, str]:

@@ -3,6 +3,9 @@
 A claim is a file RUN.NNNN, made with O_EXCL; the highest number of a run is its holder's. A holder keeps its file's time
 new; one who finds the time too old, by the clock of the file system, makes the next number, which one alone can. As no file
 is ever renamed or removed, there is no moment at which a crash, or a stale listing, could give a run to two.
+
+A cluster's job and those who wait for it hold one claim together, by the job's ticket: each keeps it new, so that the run is
+taken while the job is in the queue and nobody trains it, and stays taken when who submitted it is gone.
 """
 
 import json
@@ -32,6 +35,7 @@ class Claims:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.beat, self.expiry = folder, beat, expiry
         self._held: dict[str, Path] = {}
+        self._tickets: dict[str, str] = {}
         self._lost: set[str] = set()
         self._lock, self._closed = Lock(), Event()
         self._thread = Thread(target=self._keep, name="claims", daemon=True)
@@ -46,24 +50,56 @@ class Claims:
         for name in list(self._held):
             self.release(name)
 
-    def take(self, name: str) -> bool:
-        """Claim a run; False where another worker holds it."""
+    def take(self, name: str, ticket: str | None = None) -> bool:
+        """Claim a run; False where another worker holds it.
+
+        Args:
+            name: the run's.
+            ticket: of the job that trains it, where that is another process, maybe of another machine: all who have it
+                hold the run together, and this joins them.
+        """
         holder = newest(self.folder).get(name)
-        if holder is not None and not is_dead(holder, self.expiry):
+        if holder is None:
+            return self._make(name, self.folder / f"{name}.0001", ticket)
+        if is_dead(holder, self.expiry):
+            return self._make(name, following(holder), ticket)
+        if ticket is None or whole(holder).get("ticket") != ticket:
             return False
-        path = self.folder / f"{name}.0001" if holder is None else following(holder)
+        self._hold(name, holder, ticket)
+        return True
+
+    def _make(self, name: str, path: Path, ticket: str | None) -> bool:
         try:
             with path.open("x") as file:  # O_CREAT | O_EXCL
-                file.write(json.dumps(this_process()))
-        except FileExistsError:
-            return False
-        self._held[name] = path
+                file.write(json.dumps(this_process() if ticket is None else {"ticket": ticket}))
+        except FileExistsError:  # made at this moment, or long ago where the listing was old: by one with the same ticket?
+            if ticket is None or whole(path).get("ticket") != ticket:
+                return False
+        self._hold(name, path, ticket)
         return True
+
+    def _hold(self, name: str, path: Path, ticket: str | None) -> None:
+        self._held[name] = path
+        if ticket is not None:
+            self._tickets[name] = ticket
+
+    def ticket(self, name: str) -> str | None:
+        """The ticket by which a run is held; None where this worker holds it alone, or not."""
+        return self._tickets.get(name)
 
     def holds(self, name: str) -> bool:
         """Whether a run is this worker's still; no longer so where another worker thought this one dead."""
-        path = self._held.get(name)
-        return path is not None and path.exists() and not following(path).exists()
+        path, ticket = self._held.get(name), self._tickets.get(name)
+        if path is None:
+            return False
+        while ticket is not None and (after := following(path)).exists() and whole(after).get("ticket") == ticket:
+            path = self._held[name] = after
+        return path.exists() and not following(path).exists()
+
+    def leave(self, name: str) -> None:
+        """Hold a run no longer, and let those with the same ticket keep it."""
+        with self._lock:
+            self._forget(name)
 
     def lost(self) -> set[str]:
         """The runs that another worker took over, seen at the latest renewal; this one must leave them at once."""
@@ -71,11 +107,13 @@ class Claims:
 
     def release(self, name: str) -> None:
         """Leave a run to whoever wants it; a lost one as well."""
-        with self._lock:
-            path = self._held.pop(name)
-            self._lost.discard(name)
-            with suppress(OSError):
-                os.utime(path, (0, 0))
+        with self._lock, suppress(OSError):
+            os.utime(self._forget(name), (0, 0))
+
+    def _forget(self, name: str) -> Path:
+        self._tickets.pop(name, None)
+        self._lost.discard(name)
+        return self._held.pop(name)
 
     def _keep(self) -> None:
         while not self._closed.wait(self.beat):
@@ -83,12 +121,11 @@ class Claims:
                 self._renew(name)
 
     def _renew(self, name: str) -> None:
-        with self._lock:
+        with self._lock, suppress(OSError):  # a file system that is away for a moment
             if name in self._held and not self.holds(name):
                 self._lost.add(name)
             elif name in self._held:
-                with suppress(OSError):  # a file system that is away for a moment
-                    os.utime(self._held[name])
+                os.utime(self._held[name])
 
 
 class NoClaims(Claims):
@@ -97,13 +134,20 @@ class NoClaims(Claims):
     def __init__(self) -> None:
         """Nothing to keep."""
 
-    def take(self, name: str) -> bool:
+    def take(self, name: str, ticket: str | None = None) -> bool:
         """See `Claims`."""
         return True
+
+    def ticket(self, name: str) -> str | None:
+        """See `Claims`."""
+        return None
 
     def holds(self, name: str) -> bool:
         """See `Claims`."""
         return True
+
+    def leave(self, name: str) -> None:
+        """See `Claims`."""
 
     def lost(self) -> set[str]:
         """See `Claims`."""
@@ -158,6 +202,14 @@ def read(claim: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}
+
+
+def whole(claim: Path, patience: float = 2.0) -> dict[str, Any]:
+    """Who made a claim, where that may be being written at this moment."""
+    end = time.monotonic() + patience
+    while not (content := read(claim)) and time.monotonic() < end:
+        time.sleep(0.02)
+    return content
 
 
 def this_process() -> dict[str, Any]:

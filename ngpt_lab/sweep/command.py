@@ -16,10 +16,12 @@ from rich.prompt import Confirm
 from ngpt_lab.arguments import OptionParser
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
+from ngpt_lab.sweep.executor_option import NAMES, OPTION, read_site, split
 
 if TYPE_CHECKING:
     from ngpt_lab.sweep.claims import Claims
     from ngpt_lab.sweep.plan import Sweep
+    from ngpt_lab.sweep.sites import Demand, Site
     from ngpt_lab.sweep.spec import Spec
 
 MANY_RUNS = 1000
@@ -31,12 +33,13 @@ def main(arguments: list[str]) -> None:
     Raises:
         InputError: bad input, or runs that failed.
     """
-    options = parser().parse_args(arguments)
+    about_executor, others = split(arguments)
+    options = parser().parse_args(others)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers is {options.workers}: at least 1 is needed")
+    site = read_site(about_executor)
     # What follows loads torch and lightning, which usage errors need not wait for.
     from ngpt_lab.sweep.plan import make_sweep
-    from ngpt_lab.sweep.pool import default_workers
     from ngpt_lab.sweep.spec_file import read_spec
 
     spec = read_spec(options.spec)
@@ -48,27 +51,25 @@ def main(arguments: list[str]) -> None:
         write_atomically(options.wandb, yaml.safe_dump(wandb_file(sweep), sort_keys=False))
         print(f"the sweep file: {options.wandb}; start agents with wandb sweep and wandb agent")
         return
-    workers = options.workers or default_workers(len(sweep.runs), *hardware(sweep))
+    demand = demand_of(sweep, options.workers)
     if options.dry_run:
         from ngpt_lab.sweep.dry_run import show
 
-        show(sweep, workers)
+        show(sweep, site.side_by_side(demand))
         return
     chosen = only(sweep, options.run)
     sweep.settle(shlex.join(["ngpt-lab", "sweep", *arguments]))
-    carry_out(chosen, sweep, workers, options.retry)
+    carry_out(chosen, sweep, site, demand, options.retry)
 
 
-def carry_out(wanted: "Sweep", sweep: "Sweep", workers: int, retry: bool) -> None:
-    """Train what is not trained of `wanted`, a part of `sweep` or all of it, and report.
+def carry_out(wanted: "Sweep", sweep: "Sweep", site: "Site", demand: "Demand", retry: bool) -> None:
+    """Train what is not trained of `wanted`, a part of `sweep` or all of it, at a site, and report.
 
     Raises:
         InputError: runs failed; all others are finished and reported.
     """
-    from ngpt_lab.report import write_report
     from ngpt_lab.sweep.claims import Claims
     from ngpt_lab.sweep.executor import serve
-    from ngpt_lab.sweep.pool import LocalPool
     from ngpt_lab.sweep.results import write_results
     from ngpt_lab.sweep.tuning import choose, without_choice
 
@@ -77,24 +78,19 @@ def carry_out(wanted: "Sweep", sweep: "Sweep", workers: int, retry: bool) -> Non
 
     console = Console()
     console.print(f"{sweep.spec.question}\n{len(wanted.trials)} trials and {len(wanted.finals)} final runs in {sweep.folder}")
-    with Claims(sweep.folder / "claims") as claims, LocalPool(workers, *hardware(sweep)) as pool:
+    with Claims(sweep.folder / "claims") as claims, site.open(demand, claims) as executor:
         trials = [wanted.planned(run, {}) for run in wanted.trials]
-        if lost := serve(trials, pool, claims, retry, ended):
+        if lost := serve(trials, executor, claims, retry, ended):
             console.print(
                 f"{len(lost)} trials failed and count as the worst; ngpt-lab status {sweep.folder} --failed tells why"
             )
         chosen = choose(wanted)
         finals = [wanted.planned(run, chosen[run]) for run in wanted.finals if run in chosen]
-        failed = serve(finals, pool, claims, retry, ended)
+        failed = serve(finals, executor, claims, retry, ended)
         if wanted is sweep and sweep.spec.step_cost:
-            measure_once(sweep, claims, console)
+            measure_once(sweep, site, claims, console)
     ended()
-    try:
-        console.print(f"the report: {write_report(sweep.folder)}")
-    except InputError as problem:
-        if not failed and wanted is sweep:
-            raise
-        console.print(f"no report: {problem}")
+    report(sweep, console, whole=not failed and wanted is sweep)
     if failed:
         run, error = failed[0]
         raise InputError(f"{len(failed)} run(s) failed; the first, {run.folder}: {error} (--retry tries them again)")
@@ -102,16 +98,37 @@ def carry_out(wanted: "Sweep", sweep: "Sweep", workers: int, retry: bool) -> Non
         raise missing
 
 
-def hardware(sweep: "Sweep") -> tuple[str, int]:
-    """The accelerator, and the devices of one run, which are the same for all."""
-    settings = sweep.cells[0].settings
-    devices = settings["trainer.devices"]
-    return settings["trainer.accelerator"], int(devices) if str(devices).isdecimal() else 1
+def report(sweep: "Sweep", console: Console, whole: bool) -> None:
+    """Write the report on what is finished.
+
+    Raises:
+        InputError: there is nothing to report on, though all runs are finished.
+    """
+    from ngpt_lab.report import write_report
+
+    try:
+        console.print(f"the report: {write_report(sweep.folder)}")
+    except InputError as problem:
+        if whole:
+            raise
+        console.print(f"no report: {problem}")
 
 
-def measure_once(sweep: "Sweep", claims: "Claims", console: Console) -> None:
+def demand_of(sweep: "Sweep", workers: int | None) -> "Demand":
+    """What the runs of a sweep ask for; where conditions differ in it, what is enough for each."""
+    from ngpt_lab.sweep.sites import Demand
+
+    devices, nodes = (max(getattr(cell, name) for cell in sweep.cells) for name in ("devices", "nodes"))
+    accelerator = sweep.cells[0].settings["trainer.accelerator"]  # a specification that varies it is refused
+    return Demand(sweep.folder, len(sweep.runs), accelerator, devices, nodes, workers)
+
+
+def measure_once(sweep: "Sweep", site: "Site", claims: "Claims", console: Console) -> None:
     """Measure the steps where nobody has; a worker that finds another at it does nothing beside it."""
     path = sweep.folder / "step_cost.json"
+    if not site.here and not path.is_file():
+        console.print("the cost of a step is for a machine that trains to tell: the command without --executor there tells it")
+        return
     while not path.is_file():
         if claims.take("step_cost"):
             measure_steps(sweep, path, console)
@@ -183,6 +200,11 @@ def parser() -> OptionParser:
     parser.add_argument("--out", type=Path, help="the sweep's folder (runs/QUESTION)")
     parser.add_argument("--dry-run", action="store_true", help="print every run and an estimate of time, and stop")
     parser.add_argument("--workers", type=int, help="runs side by side (one per GPU, else one per core)")
+    parser.add_argument(
+        OPTION,
+        metavar="|".join(NAMES),
+        help="where runs are carried out (local), with settings such as --executor.minutes",
+    )
     parser.add_argument("--retry", action="store_true", help="try failed runs again")
     parser.add_argument("--run", action="append", default=[], metavar="NAME", help="only this run, and the trials it needs")
     parser.add_argument("--yes", action="store_true", help=f"do not ask before more than {MANY_RUNS} runs")

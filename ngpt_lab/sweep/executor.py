@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 from ngpt_lab.analysis.states import misses_steps, problem_of, state_of
 from ngpt_lab.sweep.claims import Claims, NoClaims
@@ -28,19 +29,44 @@ class Job(ABC):
     def kill(self) -> None:
         """End it at once; returns when nothing of it runs any more."""
 
+    def interrupted(self) -> bool:
+        """Whether what went wrong is no fault of the run's, which can be gone on with."""
+        return False
+
+    def queued(self) -> bool:
+        """Whether it waits for its turn."""
+        return False
+
+    def leave(self) -> bool:
+        """The worker ends: end with it, or go on without it; whether it goes on."""
+        self.kill()
+        return False
+
 
 class Executor(ABC):
-    """Starts runs, each in one of its slots.
+    """Starts runs, each in one of its slots; as a context, what it started ends with it or goes on without it.
 
     Attributes:
-        slots: how many runs go side by side; slot numbers are 0 to `slots` - 1.
+        slots: how many runs it takes at a time; slot numbers are 0 to `slots` - 1.
+        pause: seconds between two looks at what is running.
     """
 
     slots: int
+    pause = 0.2
 
     @abstractmethod
-    def start(self, run: PlannedRun, slot: int) -> Job:
-        """Start `ngpt_lab.sweep.train.train(run)` in a slot that is free."""
+    def start(self, runs: Sequence[tuple[PlannedRun, int]]) -> list[Job]:
+        """Start `ngpt_lab.sweep.train.train(run)` for each run, in a slot that is free."""
+
+    def ticket(self, run: PlannedRun) -> str | None:
+        """By what the run's claim is shared with the job that will train it, or does; None where the job ends with this."""
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:  # noqa: B027
+        """Nothing is left to end."""
 
 
 def serve(
@@ -49,7 +75,7 @@ def serve(
     claims: Claims | None = None,
     retry: bool = False,
     ended: Callable[[], None] | None = None,
-    pause: float = 0.2,
+    pause: float | None = None,
 ) -> Failed:
     """See to it that every run is finished or failed; those that other workers hold are waited for.
 
@@ -59,7 +85,7 @@ def serve(
         claims: shares the runs out among several workers; None where this is the only one.
         retry: try runs again, once, that have failed before; else they are left as they are.
         ended: called after each run that ended in this worker, well or not.
-        pause: seconds between two looks at what is running.
+        pause: seconds between two looks at what is running; by default the executor's.
 
     Returns:
         The runs that failed, now or before, each with its error, in the order of `runs`.
@@ -68,7 +94,7 @@ def serve(
         service = Service(runs, executor, claims or NoClaims(), retry, display)
         try:
             while service.go_on(ended or (lambda: None)):
-                time.sleep(pause)
+                time.sleep(executor.pause if pause is None else pause)
         except BaseException:
             service.stop()
             raise
@@ -94,14 +120,16 @@ class Service:
                 self._end(run, job)
                 ended()
         elsewhere = self._fill()
-        self.display.update([run for run, _ in self.running.values()], elsewhere)
+        self.display.update([run for run, job in self.running.values() if not job.queued()], elsewhere)
         return bool(self.running or self.waiting)
 
     def stop(self) -> None:
-        """End everything at once; what was running can be continued."""
+        """End everything at once that does not go on without this process; what was running can be continued."""
         for run, job in self.running.values():
-            job.kill()
-            self.claims.release(run.name)
+            if job.leave():
+                self.claims.leave(run.name)
+            else:
+                self.claims.release(run.name)
 
     def _end(self, run: PlannedRun, job: Job) -> None:
         if not self.claims.holds(run.name):
@@ -113,7 +141,7 @@ class Service:
             if error is None and not run.finished:
                 early = "it stopped before its last step: leave out whatever ends a run early"
                 error = early if misses_steps(run.record()) else problem_of(run.record())
-            if error is not None:
+            if error is not None and not job.interrupted():
                 record_failure(run, error)
             self._settle(run, error, here=True)
         self.claims.release(run.name)
@@ -121,13 +149,14 @@ class Service:
     def _fill(self) -> list[PlannedRun]:
         """Start runs while slots are free; returns those found to be other workers'."""
         free = [slot for slot in range(self.executor.slots) if slot not in self.running]
-        elsewhere = []
+        elsewhere: list[PlannedRun] = []
+        taken: list[tuple[PlannedRun, int]] = []
         for run in list(self.waiting) if free else ():
             if not free:
                 break
             if self._is_settled(run):
                 self.waiting.remove(run)
-            elif not self.claims.take(run.name):
+            elif not self.claims.take(run.name, self.executor.ticket(run)):
                 elsewhere.append(run)
             elif self._is_settled(run):  # by who held it until just now
                 self.waiting.remove(run)
@@ -136,8 +165,9 @@ class Service:
                 self.waiting.remove(run)
                 if run.failed:  # from here on its record tells of this attempt
                     (run.folder / "run.json").unlink()
-                slot = free.pop(0)
-                self.running[slot] = run, self.executor.start(run, slot)
+                taken.append((run, free.pop(0)))
+        for (run, slot), job in zip(taken, self.executor.start(taken) if taken else (), strict=True):
+            self.running[slot] = run, job
         return elsewhere
 
     def _is_settled(self, run: PlannedRun) -> bool:

@@ -110,7 +110,8 @@ class Sweep:
         }
         # The test split is not for choosing: a trial never reads it.
         splits = ("val",) if run.stage == TUNE else ("val", "test")
-        return PlannedRun(self.folder / "runs" / run.folder_name, arguments, run.steps, labels, environment, splits)
+        folder, cell = self.folder / "runs" / run.folder_name, run.cell
+        return PlannedRun(folder, arguments, run.steps, labels, environment, splits, cell.devices, cell.nodes)
 
     def describe(self, command: str) -> dict[str, Any]:
         """The content of sweep.json."""

@@ -1,25 +1,22 @@
 """The executor of one machine: a process for each slot, with its share of the GPUs and the CPU."""
 
-import ctypes
 import os
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
-from threading import Thread
 from types import FrameType
-from typing import Self
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.machine import cores
+from ngpt_lab.sweep import separate
 from ngpt_lab.sweep.executor import Executor, Job
+from ngpt_lab.sweep.lifetime import end_with
 from ngpt_lab.sweep.run import PlannedRun
-from ngpt_lab.sweep.train import environment, train
+from ngpt_lab.sweep.separate import cause_of_death, what_happened
+from ngpt_lab.sweep.train import environment, prepare, train
 
-# PR_SET_PDEATHSIG of Linux's prctl.
-DEATH_OF_PARENT = 1
 # Seconds that a process without work is given to end.
 PATIENCE = 30
 
@@ -30,23 +27,20 @@ class LocalPool(Executor):
     Args:
         workers: how many runs go side by side; `default_workers` tells how many there is room for.
         accelerator: as of Trainer; what runs on the CPU alone gets no GPU.
-        devices: GPUs of one run.
+        devices: of one run, which are processes of its own where there is no GPU.
         threads: CPU threads of one run, on which the last digits of its results depend; by default an equal share of the cores.
     """
 
     def __init__(self, workers: int, accelerator: str = "auto", devices: int = 1, threads: int | None = None) -> None:
         groups = gpu_groups(accelerator, devices)
         self.slots = workers
-        shared = {"OMP_NUM_THREADS": str(threads or max(1, cores() // workers))}
+        shared = {"OMP_NUM_THREADS": str(threads or max(1, cores() // (workers * devices)))}
         self.environments = [
             shared | ({"CUDA_VISIBLE_DEVICES": ",".join(groups[slot % len(groups)])} if groups else {})
             for slot in range(workers)
         ]
         self._workers: dict[int, Worker] = {}
         self._others = set(active_children())
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for worker in self._workers.values():
@@ -56,8 +50,11 @@ class LocalPool(Executor):
             process.kill()
             process.join()
 
-    def start(self, run: PlannedRun, slot: int) -> Job:
+    def start(self, runs: Sequence[tuple[PlannedRun, int]]) -> list[Job]:
         """See `Executor`."""
+        return [self._start(run, slot) for run, slot in runs]
+
+    def _start(self, run: PlannedRun, slot: int) -> Job:
         worker = self._workers.get(slot)
         if worker is None or not worker.process.is_alive():
             with environment(self.environments[slot]):
@@ -72,7 +69,7 @@ class Worker(Job):
     def __init__(self) -> None:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs,))
+        self.process = context.Process(target=work, args=(theirs, os.getpid()))
         with undisturbed():
             self.process.start()
         theirs.close()
@@ -114,12 +111,12 @@ class Worker(Job):
         self.connection.close()
 
 
-def work(connection: Connection) -> None:
+def work(connection: Connection, parent: int) -> None:
     """What a process of the pool does: carry out the runs it is sent; it answers each with the error, or None.
 
     The other half of the answer is whether the process is sound: after an error that nobody foresaw it may not be.
     """
-    obey_parent()
+    obey(parent)
     while True:
         try:
             run = connection.recv()
@@ -127,17 +124,20 @@ def work(connection: Connection) -> None:
             return
         error, sound = None, True
         try:
-            train(run)
+            if run.ranks == 1:
+                train(run)
+            else:  # lightning starts the others by calling again the program it finds itself in, which here is the sweep
+                error = train_apart(run)
         except BaseException as exception:
             error, sound = f"{type(exception).__name__}: {exception}", isinstance(exception, InputError)
         connection.send((error, sound))
 
 
-def cause_of_death(code: int | None) -> str:
-    """What the exit code of a process that did not end by itself says."""
-    if code is None or code >= 0:
-        return f"its process ended (exit code {code})"
-    return f"its process was killed (signal {-code}{': out of memory?' if code == -signal.SIGKILL else ''})"
+def train_apart(run: PlannedRun) -> str | None:
+    """Carry out a run in processes of its own; returns what went wrong."""
+    if run.finished:
+        return None
+    return what_happened(run, separate.start(run, prepare(run)).wait())
 
 
 @contextmanager
@@ -153,14 +153,12 @@ def undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def obey_parent() -> None:
+def obey(parent: int) -> None:
     """Prepare a process of the pool: it leaves Ctrl-C to its parent, and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Lightning would go on to the end of a batch, and call the run failed.
     signal.signal(signal.SIGTERM, end_now)
-    if sys.platform == "linux":  # at once: another worker may take over the run the moment the parent is gone
-        ctypes.CDLL(None).prctl(DEATH_OF_PARENT, signal.SIGKILL)
-    Thread(target=end_with_parent, daemon=True).start()
+    end_with(parent)
 
 
 def end_now(number: int, frame: FrameType | None) -> None:
@@ -169,17 +167,9 @@ def end_now(number: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), number)
 
 
-def end_with_parent() -> None:
-    """Wait for the parent's end, then end at once."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def default_workers(runs: int, accelerator: str = "auto", devices: int = 1) -> int:
-    """How many of `runs` runs go side by side: one on each GPU, or group of `devices` GPUs, else one on each core."""
-    return min(runs, len(gpu_groups(accelerator, devices)) or cores())
+    """How many of `runs` runs go side by side: one on each group of `devices` GPUs, else cores."""
+    return min(runs, len(gpu_groups(accelerator, devices)) or max(1, cores() // devices))
 
 
 def gpu_groups(accelerator: str, devices: int) -> list[list[str]]:

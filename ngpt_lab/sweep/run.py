@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ngpt_lab.analysis.states import state_of
+from ngpt_lab.machine import devices_named
+
+
+def devices_asked(settings: Mapping[str, Any]) -> int:
+    """Devices of a run, on each node; one where its settings leave it to the machine, which shares out what it has."""
+    return devices_named(settings["trainer.devices"]) or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +26,8 @@ class PlannedRun:
         labels: what run.json says of it beside what it was trained with; `arm` and `budget` (tokens) at least.
         environment: variables for the time it is trained, such as wandb's group and tags.
         splits: what is evaluated at the end.
+        devices: of the run, on each node.
+        nodes: machines that the run spreads over.
     """
 
     folder: Path
@@ -28,6 +36,8 @@ class PlannedRun:
     labels: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
     splits: tuple[str, ...] = ("val", "test")
+    devices: int = 1
+    nodes: int = 1
 
     @property
     def name(self) -> str:
@@ -46,6 +56,11 @@ class PlannedRun:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train it together."""
+        return self.devices * self.nodes
 
     @property
     def finished(self) -> bool:

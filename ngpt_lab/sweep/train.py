@@ -7,9 +7,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ngpt_lab.files import write_atomically
 from ngpt_lab.sweep.run import PlannedRun
+
+if TYPE_CHECKING:
+    from ngpt_lab.interruption import Signals
 
 
 def train(run: PlannedRun) -> None:
@@ -18,20 +22,38 @@ def train(run: PlannedRun) -> None:
     Raises:
         InputError: bad input, or a loss that is not finite.
     """
-    from ngpt_lab.training.cli import CLI
+    if not run.finished:
+        fit(run, prepare(run))
 
-    if run.finished:
-        return
-    words = [*run.fit_arguments]
+
+def prepare(run: PlannedRun) -> bool:
+    """Make the folder of a run ready; whether the run goes on from a checkpoint in it."""
     if is_resumable(run):
         # A record may say finished and not show it, as where its tokens are not all: the run's end is carried out again.
-        write_atomically(run.folder / "run.json", json.dumps({**run.record(), "status": "interrupted"}, indent=1) + "\n")
-        words.append("--ckpt_path=last")
-    else:
-        clear(run)
+        interrupt(run)
+        return True
+    clear(run)
+    return False
+
+
+def fit(run: PlannedRun, goes_on: bool, signals: "Signals | None" = None) -> None:
+    """Train a run whose folder is ready, or be one of the processes that train it.
+
+    Args:
+        run: the run.
+        goes_on: from its last checkpoint.
+        signals: how the process is asked to end.
+
+    Raises:
+        InputError: bad input, or a loss that is not finite.
+        Interrupted: it was asked to end, and can be gone on with.
+    """
+    from ngpt_lab.training.cli import CLI
+
+    words = [*run.fit_arguments, *(["--ckpt_path=last"] if goes_on else [])]
     try:
         with environment(run.environment), quiet():  # the display of all runs speaks for each
-            CLI(["fit", *words], final_splits=run.splits, extra=dict(run.labels))
+            CLI(["fit", *words], final_splits=run.splits, extra=dict(run.labels), signals=signals)
     finally:
         leave_nothing_behind()
 
@@ -72,6 +94,13 @@ def record_failure(run: PlannedRun, error: str) -> None:
     record = run.record()
     if record.get("status") != "failed":
         content = {**run.labels, **record, "status": "failed", "error": error}
+        write_atomically(run.folder / "run.json", json.dumps(content, indent=1) + "\n")
+
+
+def interrupt(run: PlannedRun) -> None:
+    """Make the record of a run, where it has one, say that it was interrupted and can be gone on with."""
+    if record := run.record():
+        content = {**record, "status": "interrupted", "error": None}
         write_atomically(run.folder / "run.json", json.dumps(content, indent=1) + "\n")
 
 

@@ -1,5 +1,6 @@
 """Several workers, one run: whose is it?"""
 
+import errno
 import json
 import os
 import signal
@@ -217,3 +218,75 @@ def test_on_the_way_out_everything_is_given_up(tmp_path: Path) -> None:
         assert set(live(tmp_path)) == {"b"}
     assert live(tmp_path) == {}
     assert Claims(tmp_path).take("b")
+
+
+def test_a_job_and_who_waits_for_it_hold_a_run_together(tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    with Claims(folder, beat=0.02) as waiting, Claims(folder, beat=0.02) as job, Claims(folder) as other:
+        assert waiting.take("run", "ticket")
+        assert job.take("run", "ticket")
+        assert not other.take("run")
+        assert not other.take("run", "another ticket")
+        waiting.leave("run")
+        assert job.holds("run")
+        assert not waiting.holds("run")
+        assert not other.take("run")
+
+
+def test_who_waits_follows_a_job_that_begins_after_its_claim_had_run_out(tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    waiting, job, other = Claims(folder), Claims(folder, expiry=-1), Claims(folder, expiry=-1)
+    assert waiting.take("run", "ticket")
+    assert job.take("run", "ticket")
+    assert sorted(file.name for file in folder.iterdir()) == ["run.0001", "run.0002"]
+    assert waiting.holds("run")
+    waiting.release("run")
+    assert newest(folder)["run"].stat().st_mtime == 0
+    assert other.take("run")
+    assert not job.holds("run")
+
+
+def test_a_shared_claim_outlives_the_process_that_made_it(tmp_path: Path) -> None:
+    code = f"from ngpt_lab.sweep.claims import Claims; from pathlib import Path; Claims(Path({str(tmp_path)!r})).take"
+    subprocess.run([sys.executable, "-c", f"{code}('alone')"], check=True)
+    subprocess.run([sys.executable, "-c", f"{code}('shared', 'ticket')"], check=True)
+    assert Claims(tmp_path).take("alone")
+    assert not Claims(tmp_path).take("shared")
+    assert Claims(tmp_path).take("shared", "ticket")
+
+
+@pytest.mark.parametrize("listed", [[], ["run.0001"]], ids=["nothing", "what is dead"])
+def test_an_old_listing_keeps_no_job_from_the_claim_that_it_has_the_ticket_of(
+    listed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, job, other = Claims(tmp_path), Claims(tmp_path), Claims(tmp_path)
+    if listed:
+        assert other.take("run")
+        other.release("run")
+    assert waiting.take("run", "ticket")
+    monkeypatch.setattr("os.listdir", lambda folder: listed)  # as NFS may say for a while
+    assert not other.take("run")
+    assert not other.take("run", "another ticket")
+    assert job.take("run", "ticket")
+    assert job.holds("run")
+    assert waiting.holds("run")
+
+
+@pytest.mark.parametrize("call", ["exists", "utime"])
+def test_a_file_system_that_fails_for_a_moment_ends_no_renewal(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with Claims(tmp_path, beat=0.01) as claims:
+        assert claims.take("run")
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.exists" if call == "exists" else "os.utime", fails)
+            time.sleep(0.1)
+        age(tmp_path / "run.0001", 100)
+        deadline = time.monotonic() + 10
+        while time.time() - (tmp_path / "run.0001").stat().st_mtime > 50:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert claims.lost() == set()

@@ -1,7 +1,7 @@
 """`ngpt-lab sweep` from the specification to the report, and again with nothing left to do."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -42,18 +42,13 @@ class Here(Executor):
     def __init__(self, *_: object) -> None:
         pass
 
-    def __enter__(self) -> "Here":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def start(self, run: PlannedRun, slot: int) -> Job:
+    def start(self, runs: Sequence[tuple[PlannedRun, int]]) -> list[Job]:
+        ((run, _),) = runs
         try:
             train(run)
         except Exception as error:
-            return Done(f"{type(error).__name__}: {error}")
-        return Done(None)
+            return [Done(f"{type(error).__name__}: {error}")]
+        return [Done(None)]
 
 
 @pytest.fixture(autouse=True)

@@ -48,11 +48,13 @@ class MadePool(Executor):
         self.together = threading.Barrier(1)
         self.log: list[tuple[str, str]] = []
 
-    def start(self, run: PlannedRun, slot: int) -> Job:
+    job = MadeJob
+
+    def start(self, runs: Sequence[tuple[PlannedRun, int]]) -> list[Job]:
         if not self.log:
             self.together.wait()
-        self.log.append(("started", run.name))
-        return MadeJob(self, run)
+        self.log += [("started", run.name) for run, _ in runs]
+        return [self.job(self, run) for run, _ in runs]
 
     def named(self, what: str) -> list[str]:
         return [name for event, name in self.log if event == what]
@@ -104,7 +106,7 @@ def test_a_failed_run_stops_no_other_and_is_tried_again_on_request_alone(tmp_pat
 def test_a_run_that_ends_before_its_last_step_has_failed(tmp_path: Path) -> None:
     (run,), pool = planned(tmp_path, "a"), MadePool()
     write(run, {**FINISHED, "tokens": 4, "settings": {"seed_everything": 3}})
-    pool.start = lambda run, slot: Stopped(pool, run)  # type: ignore[method-assign]
+    pool.job = Stopped
     ((_, error),) = serve([run], pool, pause=0)
     assert "stopped before its last step" in error
     assert run.record()["status"] == "failed"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.sweep.command import demand_of
 from ngpt_lab.sweep.plan import Sweep, make_sweep
 from ngpt_lab.sweep.wandb_file import wandb_file
 
@@ -142,3 +143,21 @@ def test_what_cannot_be_compared_is_refused_by_name(changes: dict[str, Any], tol
         plan(**changes)
     assert str(refused.value).startswith(f"{tmp_path / 'sweep.yaml'}: ")
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(("devices", "count"), [([0, 1], 2), ("0,1", 2), ("0,", 1), (3, 3), ("auto", 1)])
+def test_devices_that_are_named_one_by_one_are_counted(devices: object, count: int, plan: Plan) -> None:
+    sweep = plan(set={"trainer.devices": devices, "trainer.accelerator": "gpu"}, seeds=[1], budgets=[512])
+    demand = demand_of(sweep, None)
+    assert (demand.devices, demand.gpus, demand.accelerator) == (count, count, "gpu")
+    assert {sweep.planned(run, {}).devices for run in sweep.finals} == {count}
+
+
+def test_runs_of_different_accelerators_are_not_one_sweep(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "cpu.yaml").write_text("trainer: {accelerator: cpu}\n")
+    (tmp_path / "gpu.yaml").write_text("trainer: {accelerator: gpu}\n")
+    ngpt, nemotron = ({"configs": [*base["configs"], on]} for base, on in ((NGPT, "gpu.yaml"), (NEMOTRON, "cpu.yaml")))
+    with pytest.raises(InputError, match=r"ngpt and nemotron differ in trainer.accelerator \(gpu and cpu\)"):
+        plan(bases={"ngpt": ngpt, "nemotron": nemotron}, allow_unequal=True)
+    with pytest.raises(InputError, match=r"grid varies trainer.accelerator, which is one for all runs"):
+        plan(grid={"trainer.accelerator": ["gpu", "cpu"]})

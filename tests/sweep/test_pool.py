@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ngpt_lab.sweep import pool as pools
-from ngpt_lab.sweep.claims import newest, read
+from ngpt_lab.sweep.claims import newest, read, state
 from ngpt_lab.sweep.executor import serve
 from ngpt_lab.sweep.pool import LocalPool, default_workers
 from ngpt_lab.sweep.run import PlannedRun
@@ -218,6 +219,95 @@ def test_one_bad_run_costs_no_other(
     printed = capsys.readouterr().out.splitlines()
     assert "killed failed: its process was killed (signal 9: out of memory?) (0/4 runs finished, 1 failed)" in printed
     assert printed[-1] == "plain finished (1/4 runs finished, 3 failed)"
+
+
+DDP = ("--trainer.devices=2", "--trainer.strategy=DDPStrategy", "--trainer.strategy.process_group_backend=gloo")
+
+
+def test_a_run_of_two_processes_is_trained_by_two_and_both_end_with_the_worker(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deadly.py").write_text(CALLBACKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = replace(plan(tmp_path / "run", *DDP, "--trainer.callbacks=deadly.Waits"), devices=2)
+    with LocalPool(1, "cpu", devices=2, threads=1) as pool:
+        (job,) = pool.start([(run, 0)])
+        until((tmp_path / "run.waits").exists)
+        group = descendants(pool._workers[0].process.pid)
+        assert len([process for process in group if b"ngpt_lab.sweep.separate" in command_line(process)]) == 2
+        job.kill()
+        until(lambda: not any(map(is_alive, group)))
+        (tmp_path / "go").touch()
+        assert serve([run], pool) == []
+    assert run.finished
+    assert [row["train/loss"] for row in rows(run.folder) if "train/loss" in row]
+    assert record(run.folder)["resumed"][0]["step"] == 6
+
+
+@pytest.mark.parametrize("way", ["pool", "separate"])
+@pytest.mark.parametrize("after", [0.0, 0.2], ids=["at once", "in its imports"])
+def test_a_process_whose_starter_is_killed_before_it_has_begun_trains_nothing(
+    way: str, after: float, plan: Plan, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly.py").write_text(CALLBACKS)
+    run = plan(tmp_path / "run", "--trainer.callbacks=deadly.Waits")
+    starts = {
+        "pool": "LocalPool(1, 'cpu', threads=1).start([(run, 0)])[0].process",
+        "separate": "separate.start(run, False)",
+    }
+    (tmp_path / "starter.py").write_text(f"""
+import time
+from pathlib import Path
+from ngpt_lab.sweep import separate
+from ngpt_lab.sweep.pool import LocalPool
+from ngpt_lab.sweep.run import PlannedRun
+
+if __name__ == "__main__":
+    run = PlannedRun(Path({str(run.folder)!r}), {run.arguments!r}, {STEPS}, dict(arm="a", budget=1))
+    process = {starts[way]}
+    print(process.pid, flush=True)
+    time.sleep(600)
+""")
+    with subprocess.Popen([sys.executable, str(tmp_path / "starter.py")], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        process = int(starter.stdout.readline())
+        time.sleep(after)
+        starter.kill()
+    until(lambda: not is_alive(process), 60)
+    assert not (tmp_path / "run.waits").exists()
+    assert run.record() == {}
+
+
+def test_what_goes_wrong_in_a_process_of_several_is_the_runs_error(plan: Plan, tmp_path: Path) -> None:
+    run = replace(plan(tmp_path / "run", *DDP, "--model.backbone.dims.d_modle=3"), devices=2)
+    with LocalPool(1, "cpu", devices=2, threads=1) as pool:
+        ((_, error),) = serve([run], pool)
+    assert "d_modle" in error
+    assert run.record()["error"] == error
+
+
+def until(what: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def descendants(process: int) -> list[int]:
+    """A process and all that it started."""
+    found = [process]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    return found
+
+
+def command_line(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+def is_alive(process: int) -> bool:
+    return state(process) not in (None, "ended")
 
 
 @pytest.mark.parametrize(

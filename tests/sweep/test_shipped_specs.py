@@ -20,7 +20,8 @@ from ngpt_lab.training.composition import check_ablations
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SWEEPS = sorted(EXPERIMENTS.glob("*/sweep.yaml"))
-SPECS = [file for sweep in SWEEPS for file in (sweep, sweep.with_name("gpu.yaml"))]
+LARGE = [sweep.with_name("gpu.yaml") for sweep in SWEEPS]
+SPECS = [*SWEEPS, *LARGE, EXPERIMENTS / "30m" / "gpu.yaml"]
 SHIPPED = {
     *("table4", "table5", "table6", "speedup", "learning-rate", "controls", "storage", "projection", "geometry"),
     *("parametrisation", "context", "plasticity", "capacity", "first-look"),
@@ -141,7 +142,7 @@ def test_a_two_core_size_has_no_more_runs_and_operations_than_an_hour_takes(file
     assert flops <= FLOPS_OF_AN_HOUR
 
 
-@pytest.mark.parametrize("file", [file for file in SPECS if file.stem == "gpu"], ids=told_as)
+@pytest.mark.parametrize("file", LARGE, ids=told_as)
 def test_a_gpu_size_asks_the_same_question_with_the_same_ablations(file: Path) -> None:
     small, large = read_spec(file.with_name("sweep.yaml")), read_spec(file)
     assert large.question == small.question
