@@ -38,8 +38,8 @@ def devices_named(asked: Any) -> int | None:
 def keep_freed_memory() -> None:
     """Have the C library keep what is freed for the next tensor, where it is glibc.
 
-    It would give a large tensor's memory back at once, and the kernel clear every page of the next one: up to a quarter of a
-    training step on a CPU. From here on the process's memory stays at its highest.
+    It would give a large tensor's memory back at once, and the kernel clear every page of the next one, at every step of
+    a training on a CPU. From here on the process's memory stays at its highest.
     """
     if sys.platform != "linux":
         return
