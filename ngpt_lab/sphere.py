@@ -12,6 +12,9 @@ from torch import Tensor
 
 WIDE = (torch.float32, torch.float64)
 
+# Entries of each vector that a CPU takes at a time where they do not lie side by side: their squares stay in its cache.
+ENTRIES = 128
+
 
 def widen(x: Tensor) -> Tensor:
     """`x` in float32, or in its own dtype if that is wider."""
@@ -20,9 +23,13 @@ def widen(x: Tensor) -> Tensor:
 
 def length(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
     """The L2 norm of `x` along `dim`, kept as a dimension of size one; `eps` is added to it."""
-    if x.device.type == "cpu" and dim not in (-1, x.dim() - 1):
+    if x.device.type == "cpu" and dim not in (-1, x.dim() - 1) and not torch.compiler.is_compiling():
         # Along any dimension but the last, torch's own norm goes through a CPU's memory in strides, and is slower.
-        norm = x.square().sum(dim=dim, keepdim=True).sqrt()
+        first, *others = x.split(ENTRIES, dim)
+        squares = first.square()
+        for some in others:
+            squares.narrow(dim, 0, some.shape[dim]).addcmul_(some, some)
+        norm = squares.sum(dim=dim, keepdim=True).sqrt_()
     else:
         norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     norm = norm.clamp_min(torch.finfo(x.dtype).tiny ** 0.5)

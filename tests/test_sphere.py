@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from ngpt_lab.sphere import length, lerp, riemannian, slerp, unit
+from ngpt_lab.sphere import ENTRIES, length, lerp, riemannian, slerp, unit
 
 PATHS = {"lerp": lerp, "slerp": slerp, "riemannian": riemannian}
 
@@ -36,6 +36,14 @@ def test_unit_gives_vectors_of_length_one_of_the_same_direction(seed, width, exp
     u = unit(x, dim)
     torch.testing.assert_close(torch.linalg.vector_norm(u, dim=dim), torch.ones(x.shape[1 - dim], dtype=x.dtype))
     torch.testing.assert_close(u * length(x, dim), x)
+
+
+@unhurried
+@given(seeds, st.tuples(*3 * [st.integers(1, 3 * ENTRIES)]), st.sampled_from([-1, 0, 1, 2]))
+def test_a_length_along_any_dimension_is_torch_s(seed, shape, dim):
+    shape = tuple(size if at == dim % 3 else size % 5 for at, size in enumerate(shape))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    torch.testing.assert_close(length(x, dim), torch.linalg.vector_norm(x, dim=dim, keepdim=True))
 
 
 @unhurried

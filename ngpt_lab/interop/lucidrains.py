@@ -14,6 +14,7 @@ from ngpt_lab.models.decoder import Decoder
 from ngpt_lab.models.ngpt import NGPT, ScaledLogits, ScaledSwiGLU, SphereResidual, per_head
 from ngpt_lab.nn.linear import as_stored, as_unit
 from ngpt_lab.nn.plain import OwnValue
+from ngpt_lab.nn.rotary import cosine_and_sine
 from ngpt_lab.nn.scale import Scale, Setting, resolve, signed
 from ngpt_lab.nn.slots import Dims, MLPFactory, QKNorm, ResidualFactory, Rotary
 from ngpt_lab.sphere import unit, widen
@@ -130,7 +131,7 @@ class StoredRotary(Rotary):
         """Cosines and sines, (B or 1, 1, T, d/2), in float32 or wider."""
         freqs = widen(self.freqs)
         angle = positions[:, None, :, None].to(freqs.dtype) * freqs
-        return angle.cos(), angle.sin()
+        return cosine_and_sine(angle)
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         """See `Rotary`."""

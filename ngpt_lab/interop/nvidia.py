@@ -14,6 +14,7 @@ from ngpt_lab.interop.tensors import Reference, named
 from ngpt_lab.models.decoder import Decoder
 from ngpt_lab.models.ngpt import NGPT, ScaledLogits, UnitQKNorm
 from ngpt_lab.nn.linear import ReadLinear, WriteLinear
+from ngpt_lab.nn.rotary import cosine_and_sine
 from ngpt_lab.nn.scale import Scale, Setting, resolve
 from ngpt_lab.nn.slots import MLP, Dims, Residual, Rotary
 from ngpt_lab.sphere import lerp, unit
@@ -110,8 +111,7 @@ class InterleavedRotary(Rotary):
 
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines, (B or 1, 1, T, d/2) in float32."""
-        angle = angles(positions, self.d_head)
-        return angle.cos(), angle.sin()
+        return cosine_and_sine(angles(positions, self.d_head))
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         """See `Rotary`."""
@@ -135,7 +135,7 @@ class LiteralRotary(Rotary):
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What it takes for cosines and sines, (B or 1, 1, T, d/2) in float32."""
         angle = angles(positions, self.d_head)
-        sines, cosines = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2).chunk(2, dim=-1)
+        sines, cosines = torch.stack(cosine_and_sine(angle)[::-1], dim=-1).flatten(-2).chunk(2, dim=-1)
         return cosines, sines
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:

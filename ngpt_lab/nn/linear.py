@@ -120,7 +120,7 @@ def project(module: nn.Module) -> None:
     """Put every stream matrix of `module` back on the sphere, in place (paper section 2.6, step 2)."""
     for _, matrix in stream_matrices(module):
         weight = matrix.weight
-        torch.div(weight, length(widen(weight), matrix.norm_dim), out=weight)
+        torch.mul(weight, length(widen(weight), matrix.norm_dim).reciprocal_(), out=weight)
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class HalfRotary(Rotary):
         """Cosines and sines, (B or 1, 1, T, r/2) in float32."""
         exponent = torch.arange(0, self.channels, 2, device=positions.device).float() / max(self.channels, 1)
         angle = positions[:, None, :, None].float() * (1 / self.theta**exponent)
-        return angle.cos(), angle.sin()
+        return cosine_and_sine(angle)
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         """(B, H, T, D) to (B, H, T, D) in the wider of its own dtype and float32."""
@@ -43,3 +43,21 @@ class HalfRotary(Rotary):
         half = cosine.shape[-1]
         a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
         return torch.cat((a * cosine - b * sine, b * cosine + a * sine, rest), dim=-1)
+
+
+def cosine_and_sine(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each angle; where a step is compiled, to the last bit what they are where it is not."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        return _cosine_and_sine(angle)
+    return angle.cos(), angle.sin()
+
+
+# A compiler's own cosine may differ in float32's last digit, and all that comes after is then 1e-9 off in float64 as well.
+@torch.library.custom_op("ngpt_lab::cosine_and_sine", mutates_args=())
+def _cosine_and_sine(angle: Tensor) -> tuple[Tensor, Tensor]:
+    return angle.cos(), angle.sin()
+
+
+@_cosine_and_sine.register_fake
+def _two_alike(angle: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(angle), torch.empty_like(angle)

@@ -73,7 +73,7 @@ class NormalizeWeights(Callback):
             weight = local(matrix.weight)
             if self.lengths == "first":
                 norms = norms / local(self._first[name])
-            torch.div(weight, norms, out=weight)  # in the norms' precision, with no copy between
+            torch.mul(weight, norms.reciprocal_(), out=weight)  # in the norms' precision, with no copy between
 
     def state_dict(self) -> dict[str, Any]:
         """The first lengths, where they count."""
