@@ -7,17 +7,21 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+import ngpt_lab
 from ngpt_lab.arguments import OptionParser
 from ngpt_lab.bench.bounds import Bound, judge, read_bounds
 from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.training.run_record import source_state
+
+PACKAGE = Path(ngpt_lab.__file__).parent
 
 
 def main(arguments: list[str]) -> None:
@@ -33,13 +37,12 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--only {unknown[0]} is not among the measurements {', '.join(measurements)}")
     console, folder = Console(width=150), options.out or Path("runs") / f"bounds-{options.file.stem}"
     missing: dict[str, str] = {}
-    state = source()
-    origins = {name: {"words": words, **state} for name, words in measurements.items()}
     for name, words in measurements.items():
         if not options.only or name in options.only:
             console.print(f"[bold]{name}[/bold]: ngpt-lab bench {words}", highlight=False)
-            carry_out(origins[name], folder / f"{name}.json", missing)
-    rows = [judged(bound, folder / f"{bound.of}.json", missing, origins[bound.of]) for bound in bounds]
+            carry_out({"words": words, **source()}, folder / f"{name}.json", missing)
+    state = source()
+    rows = [judged(bound, folder / f"{bound.of}.json", missing, {"words": measurements[bound.of], **state}) for bound in bounds]
     write_atomically(folder / "bounds.json", json.dumps(rows, indent=1) + "\n")
     console.print(table(rows, f"{options.file}, figures in {folder}"))
     if any(asked(row) and row["met"] is not True for row in rows):
@@ -52,7 +55,7 @@ def parser() -> OptionParser:
         prog="ngpt-lab bench bounds",
         description="Carry out the measurements of a file, each in a process of its own, and hold them against its bounds. A "
         "bound is met by the median, or where the median is beyond it by less than the 95%% half-width, itself at most 0.02. "
-        "Figures of another commit, of other uncommitted changes or of other words are shown as older and meet nothing.",
+        "Figures of another source (package or configs), another torch or other words are shown as older and meet nothing.",
     )
     parser.add_argument("file", type=Path, help="measurements and bounds, as experiments/speed/cpu.yaml")
     parser.add_argument(
@@ -62,15 +65,16 @@ def parser() -> OptionParser:
     return parser
 
 
-def source() -> dict[str, str | None]:
-    """The commit that is measured, and a digest of what is not committed; None where there is none."""
-    state = source_state()
-    changes = state["diff"] and hashlib.sha256(state["diff"].encode()).hexdigest()
-    return {"commit": state["commit"], "changes": changes or None}
+def source() -> dict[str, str]:
+    """What is measured: a digest of the package's code and of the configs beside it, and torch's version."""
+    digest = hashlib.sha256()
+    for file in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.with_name("configs").rglob("*.yaml")]):
+        digest.update(f"{file.relative_to(PACKAGE.parent)}\n".encode() + file.read_bytes() + b"\0")
+    return {"source": digest.hexdigest(), "torch": version("torch")}
 
 
 def carry_out(origin: Mapping[str, Any], path: Path, missing: dict[str, str]) -> None:
-    """Measure, into a file that tells the origin too; where that fails there is none, and `missing` says why."""
+    """Measure, into a file that tells the origin and commit too; where that fails there is none, and `missing` says why."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "ngpt_lab", "bench", *shlex.split(origin["words"]), "--json", str(path)]
@@ -79,7 +83,8 @@ def carry_out(origin: Mapping[str, Any], path: Path, missing: dict[str, str]) ->
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         missing[path.stem] = lines[-1]
     else:
-        write_atomically(path, json.dumps({**json.loads(path.read_text()), "origin": origin}, indent=1) + "\n")
+        figures = {**json.loads(path.read_text()), "origin": origin, "commit": source_state()["commit"]}
+        write_atomically(path, json.dumps(figures, indent=1) + "\n")
 
 
 def judged(bound: Bound, path: Path, missing: Mapping[str, str], origin: Mapping[str, Any]) -> dict[str, Any]:

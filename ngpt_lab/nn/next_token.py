@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ngpt_lab.nn.chunked_loss import chunked_cross_entropy, chunked_scores
+from ngpt_lab.nn.chunked_loss import chunked_cross_entropy, chunked_scores, product_dtype
 from ngpt_lab.nn.labels import IGNORED
+from ngpt_lab.nn.linear import product
 from ngpt_lab.nn.slots import LMHead
 from ngpt_lab.sphere import widen
 
@@ -18,6 +19,9 @@ def mean_loss(head: LMHead, x: Tensor, targets: Tensor, vocab_size: int) -> Tens
     if vocab_size < LARGE:
         return cross_entropy(head.logits(x), targets)
     features, matrix = head(x)
+    if product_dtype(matrix) == torch.float16:
+        # A token's share of the mean is too small a number for it before the loss is scaled.
+        return cross_entropy(product(features, matrix, None), targets)
     return chunked_cross_entropy(features, matrix, targets)
 
 

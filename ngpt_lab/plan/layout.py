@@ -59,7 +59,7 @@ def layout(settings: Mapping[str, Any]) -> Layout:
         return Layout(world, 1, False, nodes)
     asked, sharded = chosen.get("tensor_parallel_size", 1), chosen.get("fully_sharded", True)
     tensor = (devices if sharded else world) if asked == "auto" else int(asked)
-    if world % tensor or not (sharded or world == tensor):
+    if tensor < 1 or world % tensor or not (sharded or world == tensor):
         raise InputError(
             f"tensor_parallel_size is {tensor}, which does not group {world} devices: set trainer.devices to "
             f"{'a multiple of it' if sharded else 'it'}"

@@ -111,7 +111,7 @@ class ClusterJob:
                 self.process.send_signal(signal.SIGUSR1)
             time.sleep(0.5)
         code = self.process.wait()
-        if self.told and not self.run.finished:
+        if self.told and not self.run.finished and not self.run.failed:
             interrupt(self.run)
             raise SystemExit(EXIT_CODE)
         if code == -signal.SIGKILL:

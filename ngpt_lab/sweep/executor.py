@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from ngpt_lab.analysis.states import misses_steps, problem_of, state_of
+from ngpt_lab.files import write_atomically
 from ngpt_lab.sweep.claims import Claims, NoClaims
 from ngpt_lab.sweep.display import Display
 from ngpt_lab.sweep.run import PlannedRun
@@ -163,12 +164,24 @@ class Service:
                 self.claims.release(run.name)
             else:
                 self.waiting.remove(run)
-                if run.failed:  # from here on its record tells of this attempt
-                    (run.folder / "run.json").unlink()
                 taken.append((run, free.pop(0)))
-        for (run, slot), job in zip(taken, self.executor.start(taken) if taken else (), strict=True):
-            self.running[slot] = run, job
+        if taken:
+            self._start(taken)
         return elsewhere
+
+    def _start(self, taken: Sequence[tuple[PlannedRun, int]]) -> None:
+        """Start runs in their slots; from here on the record of one that had failed tells of this attempt."""
+        failed = [run.folder / "run.json" for run, _ in taken if run.failed]
+        before = {record: record.read_text() for record in failed}
+        for record in failed:
+            record.unlink()
+        try:
+            jobs = self.executor.start(taken)
+        except BaseException:  # there was no attempt, as where a cluster refuses the jobs
+            for record, content in before.items():
+                write_atomically(record, content)
+            raise
+        self.running |= {slot: (run, job) for (run, slot), job in zip(taken, jobs, strict=True)}
 
     def _is_settled(self, run: PlannedRun) -> bool:
         record = run.record()

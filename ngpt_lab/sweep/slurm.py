@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from math import ceil
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ SETTLING = 60.0
 WITHOUT_END = 10**6
 # Seconds that a job which is cancelled is given to end, more than SLURM gives it between SIGTERM and SIGKILL.
 PATIENCE = 300
+# The state of a job that has ended and whose node is not done with it.
+COMPLETING = "COMPLETING"
 
 
 class Slurm(Site):
@@ -102,7 +105,7 @@ class Slurm(Site):
             "ntasks_per_node": demand.devices if spread else 1,
             "cpus_per_task": self.cpus if spread else self.cpus * demand.devices,
             "gpus_per_node": gpus or None,
-            "mem": self.memory_gb and f"{round(self.memory_gb * 1024)}MB",
+            "mem": self.memory_gb and f"{ceil(self.memory_gb * 1024)}MB",
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
@@ -235,7 +238,10 @@ class SlurmJob(Job):
 
     def ended(self) -> bool:
         """See `Job`."""
-        if self.name in self.queue.states():
+        state = self.queue.states().get(self.name)
+        if state == COMPLETING and (self.run.finished or self.run.failed):
+            return True  # what is left to end on its node may take hours
+        if state is not None:
             self._gone = None
             return False
         self._gone = self._gone or time.monotonic()

@@ -69,8 +69,9 @@ def jobs_in(listing: str) -> dict[str, Listed]:
     """The jobs in what squeue prints, a line for each job of an array."""
     found = {}
     for line in listing.splitlines():
-        job, index, state, comment = line.strip().split("|", 3)
-        found[f"{job}_{index}" if index.isdecimal() else job] = Listed(state, comment)
+        job, index, state, comment, *_ = [*line.strip().split("|", 3), "", "", ""]
+        if job.isdecimal():  # else it is more of the comment of somebody's job
+            found[f"{job}_{index}" if index.isdecimal() else job] = Listed(state, comment)
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.files import write_atomically
 from ngpt_lab.sweep.run import PlannedRun
 
@@ -27,7 +28,18 @@ def train(run: PlannedRun) -> None:
 
 
 def prepare(run: PlannedRun) -> bool:
-    """Make the folder of a run ready; whether the run goes on from a checkpoint in it."""
+    """Make the folder of a run ready; whether the run goes on from a checkpoint in it.
+
+    Raises:
+        InputError: the run's record is there and cannot be read, as where a file system is away: nothing is removed.
+    """
+    record = run.folder / "run.json"
+    try:
+        record.read_bytes()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{record} cannot be read ({error.strerror}): nothing of the run was removed, try again") from error
     if is_resumable(run):
         # A record may say finished and not show it, as where its tokens are not all: the run's end is carried out again.
         interrupt(run)

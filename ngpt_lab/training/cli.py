@@ -46,6 +46,8 @@ from ngpt_lab.training.telemetry import Telemetry
 os.environ.setdefault("WANDB_MODE", "offline")
 # lightning 2.6 with torch 2.12 and later, once a process; nothing a user could do about it.
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*is deprecated")
+# Nor of a run on a machine of a cluster, beside its queue.
+warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
 # lightning advertises another logger at every start.
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.getMessage())
 

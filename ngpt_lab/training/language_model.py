@@ -26,7 +26,7 @@ class TokenEvaluation(Evaluation):
     def count(self, losses: Tensor, right: Tensor, targets: Tensor) -> None:
         """Count a batch, each (B, T): losses, whether the likeliest token is right, targets; those of -100 do not count."""
         counted = targets != IGNORED
-        self.update(losses.sum() / counted.sum(), counted.sum())
+        self.update(losses.sum() / counted.sum().clamp_min(1), counted.sum())
         on_device(self.metrics["accuracy"], losses.device).update(right[counted].float())
 
 

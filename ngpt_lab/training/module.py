@@ -198,8 +198,9 @@ def refuse_what_is_not_supported(trainer: Trainer) -> None:
         raise InputError("trainer.strategy is none of those that this model knows: choose auto, ddp, fsdp2, tp or fsdp2+tp")
     if trainer.gradient_clip_algorithm not in (None, "norm"):
         raise InputError("trainer.gradient_clip_algorithm is 'value': gradients are clipped by their total norm, so set 'norm'")
-    if trainer.precision == "16-mixed":
-        raise InputError("trainer.precision is '16-mixed', whose gradients are scaled when they are clipped: use 'bf16-mixed'")
+    if trainer.precision in ("16-mixed", "16-true"):
+        why = "whose gradients are scaled when they are clipped" if "mixed" in trainer.precision else "too narrow for gradients"
+        raise InputError(f"trainer.precision is '{trainer.precision}', {why}: use 'bf16-mixed'")
 
 
 def require_compiler(device: torch.device) -> None:

@@ -120,8 +120,10 @@ def test_the_command_measures_and_tells_what_is_met(tmp_path: Path, capsys: pyte
 def test_figures_of_other_words_or_another_source_are_shown_and_meet_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, out, state = tmp_path / "bounds.yaml", tmp_path / "out", {"commit": "c0ffee", "diff": ""}
-    monkeypatch.setattr(bounds_command, "source_state", lambda: state)
+    file, out, package = tmp_path / "bounds.yaml", tmp_path / "out", tmp_path / "package"
+    package.mkdir()
+    (package / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(bounds_command, "PACKAGE", package)
 
     def rows(kept: str = LOSS, *, only: bool = True) -> list[tuple[object, ...]]:
         bounds = [{"says": of, "of": of, "arms": ["chunked"], "key": "share_of_logits", "most": 1e9} for of in ("new", "kept")]
@@ -142,10 +144,12 @@ def test_figures_of_other_words_or_another_source_are_shown_and_meet_nothing(
     capsys.readouterr()
     assert rows(f"{LOSS} --threads 1") == (None, "other words")
     assert "older" in capsys.readouterr().out
-    state["diff"] = "+ a line"
-    assert rows() == (None, "other changes")
-    state["commit"], state["diff"] = "facade", ""
-    assert rows() == (None, "other commit")
+    (package / "b.py").write_text("")
+    assert rows() == (None, "other source")
+    (package / "b.py").unlink()
+    assert rows() == (True, None)
+    monkeypatch.setattr(bounds_command, "version", lambda name: "0.1")
+    assert rows() == (None, "other torch")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ def test_a_run_whose_node_dies_goes_on_on_another_and_the_sweep_comes_to_what_it
         assert process.poll() is None, process.communicate()[0]
         held = set(sweep.held)
         cluster.remove_node(doomed, allow_graceful=False)
+        cluster.add_node(num_cpus=10)  # room for its run, and for all that waited before
+        # Let go at once, its run might come to its end before its process hears that the node is gone.
+        until(lambda: any(len(sweep.starts(run)) > 1 for run in held) or process.poll() is not None, 120)
         (sweep.folder / "hold").unlink()
         told, _ = process.communicate(timeout=900)
     assert process.returncode == 0, told

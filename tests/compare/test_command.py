@@ -94,7 +94,7 @@ def test_ctrl_c_stops_all_at_once_and_the_same_command_goes_on(tmp_path: Path) -
     assert len(statuses(tmp_path)) == 4
 
 
-@pytest.mark.parametrize(("end", "number"), [("Killed", 9), ("Terminated", 15)])
+@pytest.mark.parametrize(("end", "number"), [("Killed", 9), pytest.param("Terminated", 15, marks=pytest.mark.slow)])
 def test_a_process_that_dies_costs_its_own_run_alone(
     end: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import pkgutil
-import shutil
 
 import pytest
 import torch
@@ -112,10 +111,9 @@ def test_a_part_stays_in_the_graph(part_of_one_model, batch):
     compiles_to_the_same(part_of_one_model(), batch, "eager")
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("model", "weights"), [(NGPT, as_stored), (NGPT, as_unit), (Nemotron, as_stored), (GPT, as_stored)])
-def test_a_compiled_model_has_the_loss_and_gradients_of_the_eager_one(model, weights, dims, batch):
-    # Without a compiler the graph runs as it was traced.
-    backend = "inductor" if any(shutil.which(name) for name in ("g++", "clang++")) else "aot_eager"
+def test_a_compiled_model_has_the_loss_and_gradients_of_the_eager_one(model, weights, dims, batch, backend):
     compiles_to_the_same(model(dims, weights=weights), batch, backend)
 
 

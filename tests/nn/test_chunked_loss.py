@@ -104,6 +104,21 @@ def test_a_decoder_s_gradients_flow_through_the_chunks_to_matrix_scale_and_a_tie
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
 
 
+def test_in_float16_the_gradients_survive_until_they_are_scaled():
+    decoder = Nemotron(Dims(16384, 16, 1, 2, 1, 8, 16))
+    ids = torch.randint(16384, (4, 1025), generator=torch.Generator().manual_seed(0))
+
+    def gradient():
+        decoder.zero_grad()
+        (decoder(ids[:, :-1], ids[:, 1:]) * 2**16).backward()
+        return decoder.lm_head.matrix.weight.grad.clone()
+
+    exact = gradient()
+    with torch.autocast("cpu", torch.float16):
+        found = gradient()
+    assert float((found - exact).norm() / exact.norm()) <= 0.01
+
+
 @pytest.mark.usefixtures("many_chunks")
 def test_it_compiles_into_one_graph_with_the_same_gradients():
     compiled = torch.compile(chunked_cross_entropy, fullgraph=True)

@@ -19,6 +19,7 @@ from ngpt_lab.plan.table import size, verdict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 H100 = NAMED["h100"]
+IN_GROUPS = ("--trainer.devices=2", "--trainer.strategy=ngpt_lab.training.parallel.Sharded")
 
 
 def arguments(model: str, size: str, *settings: str) -> list[str]:
@@ -157,6 +158,11 @@ def test_the_command_plans_fifteen_billion_parameters(tmp_path: Path) -> None:
         (["--trainer.strategy=deepspeed"], "trainer.strategy is deepspeed, which is not planned"),
         (["--trainer.devices=4", "--trainer.strategy=tp"], "dims.n_kv_heads is 2, which tensor parallelism cannot split"),
         (["--trainer.devices=3", "--trainer.strategy=fsdp2+tp"], "does not group 3 devices"),
+        (
+            [*IN_GROUPS, "--trainer.strategy.tensor_parallel_size=0"],
+            "tensor_parallel_size is 0, which does not group 2 devices",
+        ),
+        ([*IN_GROUPS, "--trainer.strategy.tensor_parallel_size=-1"], "tensor_parallel_size is -1, which does not group"),
         (["--trainer.num_nodes=0"], "trainer.num_nodes is 0: it must be at least 1"),
         (["--trainer.max_steps=-1"], "trainer.max_steps is -1: a plan needs the length of the run"),
         (["--trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches is 0: a step needs at least 1"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.sweep.claims import EXPIRY, Claims, is_dead, newest
 from ngpt_lab.sweep.executor import Executor, Job, serve
 from ngpt_lab.sweep.run import PlannedRun
@@ -101,6 +102,21 @@ def test_a_failed_run_stops_no_other_and_is_tried_again_on_request_alone(tmp_pat
     del pool.errors["d"]
     assert told(serve(runs, pool, retry=True, pause=0)) == [("b", "it broke")]
     assert pool.named("started")[4:] == ["b", "d"]
+
+
+def test_where_nothing_could_be_started_a_failed_run_keeps_its_record(tmp_path: Path) -> None:
+    (run,), pool = planned(tmp_path, "a"), MadePool(errors={"a": "it broke"})
+    serve([run], pool, pause=0)
+    record = (run.folder / "run.json").read_text()
+
+    def refuse(runs: Sequence[tuple[PlannedRun, int]]) -> list[Job]:
+        assert run.record() == {}
+        raise InputError("sbatch refuses the jobs")
+
+    pool.start = refuse  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="sbatch refuses"):
+        serve([run], pool, retry=True, pause=0)
+    assert (run.folder / "run.json").read_text() == record
 
 
 def test_a_run_that_ends_before_its_last_step_has_failed(tmp_path: Path) -> None:

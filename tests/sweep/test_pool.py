@@ -1,5 +1,6 @@
 """Runs that are really trained, in processes that really die."""
 
+import errno
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ngpt_lab.errors import InputError
 from ngpt_lab.sweep import pool as pools
 from ngpt_lab.sweep.claims import newest, read, state
 from ngpt_lab.sweep.executor import serve
@@ -135,6 +137,24 @@ def test_what_cannot_be_continued_is_done_again_from_the_start(whole: Path, plan
         assert run.finished
         assert rows(run.folder) == rows(whole)
         assert record(run.folder)["error"] is None
+
+
+def test_a_record_that_cannot_be_read_for_a_moment_costs_no_checkpoint(
+    whole: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = plan(tmp_path / "run")
+    interrupted(whole, run.folder, 6, 1)
+    before, read = sorted(run.folder.rglob("*")), Path.read_bytes
+
+    def stale(path: Path) -> bytes:
+        if path.name == "run.json":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    with pytest.raises(InputError, match=r"run\.json cannot be read \(Stale file handle\): nothing of the run was removed"):
+        train(run)
+    assert sorted(run.folder.rglob("*")) == before
 
 
 def test_a_finished_run_is_left_alone(whole: Path, plan: Plan) -> None:

@@ -240,7 +240,7 @@ def test_squeue_is_asked_for_all_of_this_users_jobs_and_a_silent_scancel_is_no_e
 
 
 def test_jobs_are_told_apart_in_arrays_and_alone() -> None:
-    assert jobs_in("12|0|RUNNING|ab\n12|11|PENDING|ab\n13|N/A|COMPLETING|(null)\n14|N/A|PENDING|one | two\n") == {
+    assert jobs_in("12|0|RUNNING|ab\n12|11|PENDING|ab\n13|N/A|COMPLETING|(null)\n14|N/A|PENDING|one | two\nlines\n\n") == {
         "12_0": Listed("RUNNING", "ab"),
         "12_11": Listed("PENDING", "ab"),
         "13": Listed("COMPLETING", "(null)"),

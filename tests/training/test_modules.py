@@ -80,9 +80,10 @@ def test_evaluation_weighs_every_token_alike() -> None:
     assert module.evaluated["val/accuracy"] == pytest.approx(float((logits.argmax(-1) == targets).float().mean()), rel=1e-5)
 
 
-def test_half_precision_with_scaled_gradients_is_refused() -> None:
-    trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"), gradient_clip_algorithm=None, precision="16-mixed")
-    with pytest.raises(InputError, match="use 'bf16-mixed'"):
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true"])
+def test_float16_is_refused(precision: str) -> None:
+    trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"), gradient_clip_algorithm=None, precision=precision)
+    with pytest.raises(InputError, match=f"'{precision}', .*: use 'bf16-mixed'"):
         refuse_what_is_not_supported(trainer)  # type: ignore[arg-type]
 
 
@@ -109,3 +110,10 @@ def test_a_held_out_loss_keeps_its_digits_where_everything_is_stored_in_bfloat16
     finally:
         torch.set_default_dtype(torch.float32)
     torch.testing.assert_close(evaluation.compute()["loss"], losses.mean(), rtol=1e-6, atol=0)
+
+
+def test_a_held_out_batch_in_which_no_token_counts_changes_nothing() -> None:
+    evaluation, targets = TokenEvaluation(), torch.zeros(2, 16, dtype=torch.long)
+    evaluation.count(torch.full((2, 16), 3.0), targets == 0, targets)
+    evaluation.count(torch.zeros(2, 16), targets == 1, targets - 100)
+    assert {name: float(value) for name, value in evaluation.compute().items()} == {"loss": 3.0, "accuracy": 1.0}

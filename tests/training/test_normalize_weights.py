@@ -1,6 +1,5 @@
 """The weights are on the sphere after every step, in every checkpoint, at every validation."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from ngpt_lab.training import NormalizeWeights
 from ngpt_lab.training.cli import CLI
 
 Fit = Callable[..., Path]
-COMPILED = [False, True] if shutil.which("g++") or shutil.which("clang++") else [False]
 
 
 def of_backbone(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
 
 
-@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_norms_hold_under_accumulation_and_bf16_after_every_step_and_in_a_checkpoint(
     compiled: bool, fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

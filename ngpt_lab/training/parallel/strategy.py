@@ -71,7 +71,7 @@ class Sharded(ModelParallelStrategy):
         devices = self.num_processes * self.num_nodes
         together = self.num_processes if self.fully_sharded else devices
         size = together if self._tensor_parallel_size == "auto" else self._tensor_parallel_size
-        if devices % size or (not self.fully_sharded and devices != size):
+        if size < 1 or devices % size or (not self.fully_sharded and devices != size):
             raise InputError(
                 f"tensor_parallel_size is {size}, which does not group {devices} devices: set trainer.devices to "
                 f"{'a multiple of it' if self.fully_sharded else 'it'}"

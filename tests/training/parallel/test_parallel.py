@@ -205,6 +205,10 @@ def test_no_code_is_unpickled_from_a_folder_of_pieces(two, tmp_path, monkeypatch
     [
         (["--trainer.strategy=tp", "--trainer.devices=3"], "dims.n_heads is 4, which tensor parallelism cannot split over 3"),
         (["--trainer.strategy=fsdp2+tp", "--trainer.devices=3"], "tensor_parallel_size is 2, which does not group 3 devices"),
+        (
+            ["--trainer.strategy=ngpt_lab.training.parallel.Sharded", "--trainer.strategy.tensor_parallel_size=0"],
+            "tensor_parallel_size is 0, which does not group",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_refused_before_processes_are_started(more, told, command, tmp_path, refused):
