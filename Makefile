@@ -43,7 +43,7 @@ slurm-test: .venv/.slurm  ## a sweep through a Slurm of two nodes on this machin
 ray-test: .venv/.ray  ## a sweep through a Ray cluster on this machine that loses a node
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m ray tests/cluster/test_ray.py
 
-slow: .venv/.dev  ## what takes billions of parameters, or much compiling: large imports, compiled steps against eager ones
+slow: .venv/.dev  ## what takes billions of parameters, much compiling or many processes: large imports, compiled steps against eager ones
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m slow -rP
 
 test-oldest: .venv-oldest/.dev  ## parity with the references on the oldest torch that is supported

@@ -35,6 +35,7 @@ def test_tokenizing_is_measured_against_datasets_map(text: Path) -> None:
     check(measure_tokenizing(TextFiles(str(text)), 2, 1, 300), 2)
 
 
+@pytest.mark.slow
 def test_memory_is_measured_while_tokenizing_and_while_reading(tmp_path: Path) -> None:
     [row] = measure_memory([1], 1, tmp_path)
     assert row["store"] > 2e6  # two bytes a token

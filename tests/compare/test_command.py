@@ -94,7 +94,8 @@ def test_ctrl_c_stops_all_at_once_and_the_same_command_goes_on(tmp_path: Path) -
     assert len(statuses(tmp_path)) == 4
 
 
-@pytest.mark.parametrize(("end", "number"), [("Killed", 9), pytest.param("Terminated", 15, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "number"), [("Killed", 9), ("Terminated", 15)])
 def test_a_process_that_dies_costs_its_own_run_alone(
     end: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +127,7 @@ def test_runs_that_fail_do_not_stop_the_others_and_are_tried_again(tmp_path: Pat
         (tmp_path / "out" / "summary.json").unlink()
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_early_is_a_failed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

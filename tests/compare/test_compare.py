@@ -86,7 +86,14 @@ def test_run_again_it_trains_nothing_and_reports_the_same(
     assert "report.html" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change", [{"status": "running"}, {"status": "failed"}, {"tokens": 512}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "running"},
+        pytest.param({"status": "failed"}, marks=pytest.mark.slow),
+        pytest.param({"tokens": 512}, marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_not_finished_is_trained_again_alone(finished: Path, corpus: Path, change: dict[str, object]) -> None:
     stopped = finished / "runs" / "ngpt-1024-s1"
     record = json.loads((stopped / "run.json").read_text())

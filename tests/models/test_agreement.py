@@ -51,7 +51,7 @@ def agree(model: type[Decoder], dims: Dims, precision: str) -> None:
     assert max(told.values()) <= TOLERANCE[precision], max(told, key=told.get)
 
 
-@pytest.mark.parametrize("model", [NGPT, Nemotron])
+@pytest.mark.parametrize("model", [NGPT, pytest.param(Nemotron, marks=pytest.mark.slow)])
 def test_compiled_and_eager_agree_on_the_first_step_with_a_chunked_loss(model):
     agree(model, CHUNKED, "32-true")
 

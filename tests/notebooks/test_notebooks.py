@@ -70,6 +70,7 @@ def test_a_notebook_runs_top_to_bottom_and_draws_its_figures(name: str):
     assert drawn(executed(read(name))) >= FIGURES[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_one_path_turns_a_notebook_to_other_results(name: str):
     notebook = read(name)

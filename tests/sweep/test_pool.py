@@ -244,6 +244,7 @@ def test_one_bad_run_costs_no_other(
 DDP = ("--trainer.devices=2", "--trainer.strategy=DDPStrategy", "--trainer.strategy.process_group_backend=gloo")
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_is_trained_by_two_and_both_end_with_the_worker(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,6 +299,7 @@ if __name__ == "__main__":
     assert run.record() == {}
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_process_of_several_is_the_runs_error(plan: Plan, tmp_path: Path) -> None:
     run = replace(plan(tmp_path / "run", *DDP, "--model.backbone.dims.d_modle=3"), devices=2)
     with LocalPool(1, "cpu", devices=2, threads=1) as pool:

@@ -18,6 +18,7 @@ Fit = Callable[..., Path]
 Readers = dict[str, Callable[[Path], Any]]
 Watch = Callable[[Callback], None]
 SETTINGS = ["--trainer.accumulate_grad_batches=3", "--model.backbone.attention_dropout=0.3", "--trainer.val_check_interval=9"]
+OTHER_HOOKS = [pytest.param(hook, marks=pytest.mark.slow) for hook in ("on_test_start", "setup", "on_fit_start")]
 
 
 class Asks(Callback):
@@ -69,7 +70,7 @@ def test_sigterm_within_an_accumulated_step_saves_at_its_end_and_the_run_goes_on
     assert [(again["step"], again["changed"]) for again in record["resumed"]] == [(5, {})]
 
 
-@pytest.mark.parametrize("hook", ["on_validation_batch_start", "on_test_start", "setup", "on_fit_start"])
+@pytest.mark.parametrize("hook", ["on_validation_batch_start", *OTHER_HOOKS])
 def test_outside_of_training_the_process_ends_at_once(
     hook: str,
     fit: Fit,
