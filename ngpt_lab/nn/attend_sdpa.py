@@ -29,7 +29,9 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dro
     # On a GPU only the kernels for half precision without a mask share key heads; without them, all scores would be formed.
     if q.is_cuda and (mask is not None or v.dtype.itemsize > 2):
         k, v = each_query_head(q, k, v)
-    grouped, causal = q.shape[1] != k.shape[1], mask is None and q.shape[-2] > 1
+    grouped, causal = q.shape[1] != k.shape[1], mask is None
+    if q.shape[-2] == 1:  # a branch: where lengths vary, the comparison itself is a symbol to the compiler, which torch refuses
+        causal = False
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )

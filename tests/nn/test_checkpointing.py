@@ -88,6 +88,20 @@ def test_compiled_into_one_graph_the_gradients_are_the_same_and_less_is_kept(car
     assert kept_by_it < 0.6 * kept
 
 
+@pytest.mark.parametrize("model", [NGPT, Nemotron])
+@pytest.mark.parametrize("attention", ["sdpa", "blocked", "eager"])
+def test_compiled_it_takes_windows_of_any_length(model, attention):
+    decoder = model(DIMS, attention=attention)
+    decoder.carry_out = FullCheckpointing()
+    torch.compiler.reset()
+    compiled = torch.compile(decoder, backend="aot_eager", fullgraph=True)
+    for length in (16, 24, 40):
+        ids = torch.randint(64, (2, length + 1))
+        loss = compiled(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        torch.testing.assert_close(loss, decoder(ids[:, :-1], ids[:, 1:]))
+
+
 def test_every_must_be_at_least_1():
     with pytest.raises(InputError, match=r"activation_checkpointing\.every is 0: it must be at least 1"):
         FullCheckpointing(every=0)
