@@ -47,7 +47,7 @@ slow: .venv/.dev  ## what takes billions of parameters, much compiling or many p
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m slow -rP
 
 test-oldest: .venv-oldest/.dev  ## parity with the references on the oldest torch that is supported
-	.venv-oldest/bin/pytest tests/parity tests/nn tests/models -m "not gpu"
+	.venv-oldest/bin/pytest tests/parity tests/nn tests/models -m "not (gpu or slow)"
 
 lint: .venv/.dev  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -46,7 +46,10 @@ class HalfRotary(Rotary):
 
 
 def cosine_and_sine(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each angle; where a step is compiled, to the last bit what they are where it is not."""
+    """Cosines and sines of angles in radians, both of the angles' shape and dtype.
+
+    Where a step is compiled they are, to the last bit, what they are where it is not.
+    """
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return _cosine_and_sine(angle)
     return angle.cos(), angle.sin()
