@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.nn.attend_blocked import BLOCKED
 from ngpt_lab.nn.attend_flash import FLASH, VARLEN
 from ngpt_lab.nn.attend_flex import FLEX
-from ngpt_lab.nn.attend_formula import BLOCKED, EAGER
+from ngpt_lab.nn.attend_formula import EAGER
 from ngpt_lab.nn.attend_function import AttentionChoice, AttentionFunction, Situation
 from ngpt_lab.nn.attend_sdpa import FLASH3, FLASH4, SDPA, SDPA_CUDNN, SDPA_EFFICIENT, SDPA_FLASH, SDPA_MATH
 

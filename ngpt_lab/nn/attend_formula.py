@@ -30,18 +30,4 @@ def unseen(queries: int, keys: int, mask: Tensor | None, heads: int, kv_heads: i
     return added.expand(-1, copies, -1, -1).reshape(-1, heads // kv_heads * queries, keys)
 
 
-def blocked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
-    """The formula for a block of queries at a time, against the keys up to its last: half the scores are never formed."""
-    queries, past = q.shape[-2], k.shape[-2] - q.shape[-2]
-    k, v, size = k.contiguous(), v.contiguous(), max(128, -(-queries // 8))
-    blocks = []
-    for first in range(0, queries, size):
-        end = min(first + size, queries)
-        seen = slice(None, past + end)
-        rows = None if mask is None else mask[..., first:end, seen]
-        blocks.append(eager(q[:, :, first:end], k[:, :, seen], v[:, :, seen], rows, scale, dropout))
-    return torch.cat(blocks, dim=2)
-
-
 EAGER = AttentionFunction("eager", eager, partial(own_name, "formula"))
-BLOCKED = AttentionFunction("blocked", blocked, partial(own_name, "formula in blocks"))

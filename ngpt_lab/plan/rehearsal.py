@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ngpt_lab.bench.footprint import optimizer_state
 from ngpt_lab.data.windows import Batch
 from ngpt_lab.models import Decoder
-from ngpt_lab.nn.attend_formula import BLOCKED, EAGER
+from ngpt_lab.nn.attend_blocked import BLOCKED
+from ngpt_lab.nn.attend_formula import EAGER
 from ngpt_lab.nn.attend_sdpa import SDPA, SDPA_MATH
 from ngpt_lab.plan.live import LiveBytes
 from ngpt_lab.training.cli import DryCLI

@@ -15,9 +15,10 @@ from ngpt_lab.errors import InputError
 from ngpt_lab.models import NGPT, Dims
 from ngpt_lab.nn import attend_function
 from ngpt_lab.nn.attend import ATTENTION
+from ngpt_lab.nn.attend_blocked import blocked
 from ngpt_lab.nn.attend_flash import document_ends, flash, varlen
 from ngpt_lab.nn.attend_flex import BLOCK, FLEX, block_mask
-from ngpt_lab.nn.attend_formula import EAGER, blocked, eager
+from ngpt_lab.nn.attend_formula import EAGER, eager
 from ngpt_lab.nn.masks import causal_mask
 
 CPU = torch.device("cpu")

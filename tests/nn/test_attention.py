@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ngpt_lab.nn import Dims
-from ngpt_lab.nn.attend_formula import blocked, eager
+from ngpt_lab.nn.attend_blocked import blocked
+from ngpt_lab.nn.attend_formula import eager
 from ngpt_lab.nn.attend_sdpa import sdpa
 from ngpt_lab.nn.attention import Attention, Context, GrowingCache
 from ngpt_lab.nn.masks import causal_mask
