@@ -1,5 +1,7 @@
 """Rotary position embedding over a fraction of each head (arXiv 2104.09864)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,10 +41,29 @@ class HalfRotary(Rotary):
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         """(B, H, T, D) to (B, H, T, D) in the wider of its own dtype and float32."""
-        cosine, sine = table
-        half = cosine.shape[-1]
-        a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-        return torch.cat((a * cosine - b * sine, b * cosine + a * sine, rest), dim=-1)
+        turned: Tensor = _Turn.apply(x, *table)
+        return turned
+
+
+class _Turn(torch.autograd.Function):
+    """Heads turned; the gradient is turned back, where autograd would take the channels' parts one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        ctx.dtype = x.dtype
+        return _turned(x, cosine, sine)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return _turned(grad, cosine, -sine).to(ctx.dtype), None, None
+
+
+def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    half = cosine.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((a * cosine - b * sine, b * cosine + a * sine, rest), dim=-1)
 
 
 def cosine_and_sine(angle: Tensor) -> tuple[Tensor, Tensor]:
