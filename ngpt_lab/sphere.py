@@ -63,11 +63,8 @@ class _Unit(torch.autograd.Function):
 def unit(x: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
     """`x` scaled to length one along `dim` (paper: Norm), in float32 or wider; with `eps`, `x / (||x|| + eps)`.
 
-    It has a gradient, and no second one outside of a compiled graph.
+    It has a gradient, and no second one.
     """
-    if torch.compiler.is_compiling():
-        x = widen(x)
-        return x / length(x, dim, eps)
     unit_of: Tensor = _Unit.apply(x, dim, eps)
     return unit_of
 

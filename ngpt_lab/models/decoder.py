@@ -14,7 +14,6 @@ from ngpt_lab.nn.attention import Attention, Cache, Context
 from ngpt_lab.nn.linear import StreamMatrix, TokenEmbedding, WeightMap, WriteLinear
 from ngpt_lab.nn.masks import positions_within
 from ngpt_lab.nn.next_token import mean_loss
-from ngpt_lab.nn.recomputed import recomputed
 from ngpt_lab.nn.slots import (
     MLP,
     Dims,
@@ -41,8 +40,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, first: Tensor | None) -> tuple[Tensor, Tensor]:
         """The stream (B, T, C) to itself one block on, and the first layer's values."""
         y, own = self.attention(self.attention_residual.read(x), context, first)
-        x = recomputed(self.attention_residual.write, x, y)
-        x = recomputed(self.mlp_residual.write, x, self.mlp(self.mlp_residual.read(x)))
+        x = self.attention_residual.write(x, y)
+        x = self.mlp_residual.write(x, self.mlp(self.mlp_residual.read(x)))
         return x, own if first is None else first
 
 

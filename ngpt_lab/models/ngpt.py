@@ -12,6 +12,7 @@ from ngpt_lab.models.decoder import Decoder
 from ngpt_lab.nn.linear import ReadLinear, StreamMatrix, WeightMap, WriteLinear, as_stored, project
 from ngpt_lab.nn.norm import NoFinal
 from ngpt_lab.nn.plain import Activation, OwnValue, squared_relu
+from ngpt_lab.nn.recomputed import recomputed
 from ngpt_lab.nn.rotary import HalfRotary
 from ngpt_lab.nn.scale import Granularity, Scale, Setting, absolute, resolve
 from ngpt_lab.nn.slots import (
@@ -111,7 +112,11 @@ class SphereResidual(Residual):
 
     def write(self, x: Tensor, y: Tensor) -> Tensor:
         """See `Residual`."""
-        return unit(self.path(x, unit(y, eps=self.eps), self.sign(self.alpha())))
+        return unit(recomputed(self.moved, x, y))
+
+    def moved(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + alpha (Norm(y) - x), not yet of length one; the arguments are those of `write`."""
+        return self.path(x, unit(y, eps=self.eps), self.sign(self.alpha()))
 
 
 class UnitQKNorm(QKNorm):
