@@ -10,6 +10,7 @@ from ngpt_lab.bench.timing import clock
 from ngpt_lab.errors import InputError
 from ngpt_lab.models.decoder import Decoder
 from ngpt_lab.models.flops import flops_per_token
+from ngpt_lab.nn.product import product
 from ngpt_lab.training.run_record import processor
 
 # Bytes of an entry, by trainer.precision: of a stored weight, its gradient and moments; of what matrix products read.
@@ -110,8 +111,7 @@ def _product_rate(kind: torch.dtype, device: torch.device, threads: int) -> floa
     best = 0.0
     for size in (512, 1024, 2048) if device.type == "cpu" else (4096, 8192, 16384):
         a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
-        out = torch.empty_like(a)
-        seconds = _least_seconds(partial(torch.mm, a, b, out=out), device, threads)
+        seconds = _least_seconds(partial(product, a, b), device, threads)
         best = max(best, 2 * size**3 / seconds)
         if seconds > LONG_ENOUGH:
             break

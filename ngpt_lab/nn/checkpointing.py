@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from ngpt_lab.errors import InputError
+from ngpt_lab.nn.product import OPERATOR
 
 _aten = torch.ops.aten
 # What takes most of the time: the matrix products and attention, in every back end.
@@ -16,6 +17,7 @@ COSTLY = [
     _aten.addmm.default,
     _aten.bmm.default,
     _aten.baddbmm.default,
+    OPERATOR,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ngpt_lab.nn.labels import IGNORED
+from ngpt_lab.nn.product import by_onednn, times
 from ngpt_lab.sphere import widen
 
 # Logits (n, V) and targets (n, 1) to losses and sums, both (n, 1); see `_exponentials_`.
@@ -71,19 +72,20 @@ def _loss_and_gradients(
     w, counted = matrix.to(dtype), targets != IGNORED
     by_x, by_matrix = torch.empty_like(x), torch.zeros_like(matrix, dtype=_wide(matrix.dtype))
     losses, count = torch.empty_like(targets, dtype=_wide(dtype)), counted.sum()
-    room, rows = _room(x, w)
+    rows = _tokens_at_a_time(x, w)
     with torch.autocast(x.device.type, enabled=False):
         for i in range(0, len(x), rows):
             at = slice(i, i + rows)
             some, keep, target = x[at], counted[at, None], targets[at, None].where(counted[at, None], 0)
             near = some.to(dtype)
-            z = torch.mm(near, w.T, out=room[: len(near)])
+            z = times(near, w)
             loss, total = exponentials(z, target)
             losses[at] = loss.where(keep, 0)[:, 0]
             # Softmax is z / total: a factor of the row, cheaper on (N, C) than on (N, V).
             share = torch.where(keep, 1 / (total * count), 0)  # not a product: 0 where none is counted, and the loss is NaN
-            by_x[at] = torch.mm(z, w) * share
+            by_x[at] = times(z, w.T) * share
             _add_product_(by_matrix, z.T, (some * share).to(dtype))
+            del z  # before the next is made
     return losses.sum() / count, by_x, by_matrix.to(matrix.dtype)
 
 
@@ -118,14 +120,15 @@ def _scores(x: Tensor, matrix: Tensor, targets: Tensor, dtype: torch.dtype) -> t
     w, counted = matrix.to(dtype), targets != IGNORED
     losses = torch.empty_like(targets, dtype=_wide(dtype))
     right = torch.empty_like(counted)
-    room, rows = _room(x, w)
+    rows = _tokens_at_a_time(x, w)
     with torch.autocast(x.device.type, enabled=False):
         for i in range(0, len(x), rows):
             at = slice(i, i + rows)
             near, keep, target = x[at].to(dtype), counted[at], targets[at].where(counted[at], 0)
-            z = torch.mm(near, w.T, out=room[: len(near)])
+            z = times(near, w)
             right[at] = (z.argmax(dim=1) == target) & keep
             losses[at] = torch.cat([_losses(*few) for few in _few_at_a_time(z, target)]).where(keep, 0)
+            del z
     return losses, right
 
 
@@ -172,11 +175,11 @@ def _comparing_exponentials_(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
 
 def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
     """Add a (V, n) times b (n, C) to the total (V, C), which may be wider."""
-    if total.dtype == a.dtype:
+    if total.dtype == a.dtype and not by_onednn(a, b.T):
         total.addmm_(a, b)
         return
     for some, of_a in _few_at_a_time(total, a):
-        some.add_(torch.mm(of_a, b))
+        some.add_(times(of_a, b.T))
 
 
 def _few_at_a_time(x: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -191,10 +194,9 @@ def _at_a_time(x: Tensor) -> int:
     return max(1, AT_A_TIME.get(x.device.type, max(fewest, x.numel() // parts)) // x.shape[1])
 
 
-def _room(x: Tensor, w: Tensor) -> tuple[Tensor, int]:
-    """Where one chunk's logits go, and how many tokens that is."""
-    rows = min(len(x), max(FEWEST, len(x) * 4 // (SHARE * w.element_size())))
-    return w.new_empty(rows, len(w)), rows
+def _tokens_at_a_time(x: Tensor, w: Tensor) -> int:
+    """How many tokens a chunk has."""
+    return min(len(x), max(FEWEST, len(x) * 4 // (SHARE * w.element_size())))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ngpt_lab.nn.product import product
 from ngpt_lab.nn.shards import local
 from ngpt_lab.sphere import length, unit, widen
 
@@ -70,14 +71,6 @@ class _Linear(StreamMatrix):
         weight = (weight * scale[:, None]).to(weight.dtype)
         bias = None if bias is None else (bias * scale).to(bias.dtype)
         return product(x, weight, bias)
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., in) to (..., out), in the weight's dtype or autocast's."""
-    # Autocast narrows x by itself: widened here, it would be copied twice.
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        x = x.to(weight.dtype)
-    return F.linear(x, weight, bias)
 
 
 class ReadLinear(_Linear):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ngpt_lab.nn.chunked_loss import chunked_cross_entropy, chunked_scores, product_dtype
 from ngpt_lab.nn.labels import IGNORED
-from ngpt_lab.nn.linear import product
+from ngpt_lab.nn.product import product
 from ngpt_lab.nn.slots import LMHead
 from ngpt_lab.sphere import widen
 
@@ -21,7 +21,7 @@ def mean_loss(head: LMHead, x: Tensor, targets: Tensor, vocab_size: int) -> Tens
     features, matrix = head(x)
     if product_dtype(matrix) == torch.float16:
         # A token's share of the mean is too small a number for it before the loss is scaled.
-        return cross_entropy(product(features, matrix, None), targets)
+        return cross_entropy(product(features, matrix), targets)
     return chunked_cross_entropy(features, matrix, targets)
 
 

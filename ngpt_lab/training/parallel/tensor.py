@@ -15,7 +15,8 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import Decoder
-from ngpt_lab.nn.linear import ReadLinear, WriteLinear, product
+from ngpt_lab.nn.linear import ReadLinear, WriteLinear
+from ngpt_lab.nn.product import product
 from ngpt_lab.nn.scale import Scale
 from ngpt_lab.nn.shards import local
 from ngpt_lab.training.parallel.pieces import assembled, piece_of
@@ -62,7 +63,7 @@ class SummedLinear(WriteLinear):
         weight = self.used
         if scale is not None:
             weight = (weight * scale[:, None]).to(weight.dtype)
-        y: Tensor = _Leave.apply(product(x, weight, None), self.group)
+        y: Tensor = _Leave.apply(product(x, weight), self.group)
         if self.bias is None:
             return y
         bias = local(self.bias)
