@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .DEFAULT_GOAL := help
 .PHONY: help compare bench bench-gpu test test-gpu test-statistics test-oldest faults parallel slow slurm-test ray-test lint
 KEPT_APART := gpu statistics faults slow parallel slurm ray
+# One more than there are cores: a good part of the suite waits, for signals, for processes, for a disk.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 empty :=
 space := $(empty) $(empty)
 
@@ -23,7 +25,7 @@ bench-gpu: .venv/.bench  ## the same on one GPU, at 0.5B and 124M, then both mod
 	$(BIN)/ngpt-lab sweep experiments/30m/gpu.yaml
 
 test: .venv/.dev lint  ## linters, type checks and the test suite
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal -m "not ($(subst $(space), or ,$(KEPT_APART)))"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal -m "not ($(subst $(space), or ,$(KEPT_APART)))"
 
 test-gpu: .venv/.dev  ## the tests that need a GPU
 	$(BIN)/pytest -m gpu

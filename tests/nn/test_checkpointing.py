@@ -10,10 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ngpt_lab.errors import InputError
 from ngpt_lab.models import NGPT, Dims, Nemotron
 from ngpt_lab.models.ablations.value_residual import ValueResidual
+from ngpt_lab.nn import product
 from ngpt_lab.nn.checkpointing import FullCheckpointing, SelectiveCheckpointing
+from ngpt_lab.nn.product import OPERATOR
 
 DIMS = Dims(64, 32, 4, 4, 2, 8, 64)
-PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default)
+PRODUCTS = (torch.ops.aten.mm.default, OPERATOR, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default)
 
 
 class Counting(TorchDispatchMode):
@@ -64,6 +66,16 @@ def test_gradients_are_equal_and_each_policy_repeats_what_it_says(model):
     assert products_of_selective == products < products_of_half < products_of_all
 
 
+def test_what_onednn_multiplied_is_not_multiplied_again(monkeypatch):
+    monkeypatch.setattr(product, "MKL_IS_SLOW", True)
+    monkeypatch.setattr(product, "WORTH_A_CALL", 1)
+    expected, _, products = step(NGPT, None)
+    selective, _, products_of_selective = step(NGPT, SelectiveCheckpointing())
+    _, _, products_of_all = step(NGPT, FullCheckpointing())
+    assert all(torch.equal(one, other) for one, other in zip(selective, expected, strict=True))
+    assert products_of_selective == products < products_of_all
+
+
 @pytest.mark.parametrize("attention", ["auto", "sdpa", "eager", "blocked"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [0, 1, 2], ids=["causal", "documents of one row", "documents of each row"])
@@ -88,8 +100,8 @@ def test_compiled_into_one_graph_the_gradients_are_the_same_and_less_is_kept(car
     assert kept_by_it < 0.6 * kept
 
 
-@pytest.mark.parametrize("model", [NGPT, Nemotron])
-@pytest.mark.parametrize("attention", ["sdpa", "blocked", "eager"])
+@pytest.mark.parametrize("model", [NGPT, pytest.param(Nemotron, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("attention", ["sdpa", *(pytest.param(name, marks=pytest.mark.slow) for name in ("blocked", "eager"))])
 def test_compiled_it_takes_windows_of_any_length(model, attention):
     decoder = model(DIMS, attention=attention)
     decoder.carry_out = FullCheckpointing()
