@@ -37,7 +37,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def times(a: Tensor, b: Tensor) -> Tensor:
-    """(N, K) times (M, K) to (N, M), in their own dtype; what is transposed costs no more."""
+    """(N, K) times (M, K) to (N, M), in their own dtype and without autocast; either may be a transposed view."""
     return _by_onednn(a, b) if by_onednn(a, b) else torch.mm(a, b.T)
 
 
