@@ -14,6 +14,7 @@ from ngpt_lab.interop.tensors import Reference, named
 from ngpt_lab.models.decoder import Decoder
 from ngpt_lab.models.ngpt import NGPT, ScaledLogits, UnitQKNorm
 from ngpt_lab.nn.linear import ReadLinear, WriteLinear
+from ngpt_lab.nn.recomputed import recomputed
 from ngpt_lab.nn.rotary import cosine_and_sine
 from ngpt_lab.nn.scale import Scale, Setting, resolve
 from ngpt_lab.nn.slots import MLP, Dims, Residual, Rotary
@@ -73,7 +74,11 @@ class RenormalisingResidual(Residual):
 
     def write(self, x: Tensor, y: Tensor) -> Tensor:
         """See `Residual`."""
-        return unit(lerp(unit(x), unit(y), self.alpha().abs()))
+        return unit(recomputed(self.moved, x, y))
+
+    def moved(self, x: Tensor, y: Tensor) -> Tensor:
+        """The stream after its step and before it is brought back to the sphere, (..., d_model)."""
+        return lerp(unit(x), unit(y), self.alpha().abs())
 
 
 class OneMatrixSwiGLU(MLP):
