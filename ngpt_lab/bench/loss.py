@@ -15,6 +15,7 @@ from ngpt_lab.bench.profiling import peak_growth
 from ngpt_lab.bench.timing import machine, ratio, time_rounds
 from ngpt_lab.errors import InputError
 from ngpt_lab.nn.chunked_loss import chunked_cross_entropy
+from ngpt_lab.nn.product import product
 
 WHOLE, CHUNKED, TORCH = "whole", "chunked", "torch"
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -48,7 +49,7 @@ class Work:
 
 def whole(features: Tensor, matrix: Tensor, targets: Tensor) -> Tensor:
     """From logits (B, T, V) that are held until the backward pass, in float32."""
-    logits = F.linear(features, matrix)
+    logits = product(features, matrix)
     return F.cross_entropy(logits.flatten(0, -2).to(torch.promote_types(logits.dtype, torch.float32)), targets.flatten())
 
 

@@ -17,17 +17,23 @@ from ngpt_lab.nn.attend_function import AttentionFunction, own_name
 
 def blocked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float) -> Tensor:
     """See `Attend`. The mask is (B or 1, 1, T, S), true where a key is seen."""
+    if torch.is_autocast_enabled(q.device.type):
+        # What it would do within the products, of which the gradients here would not know.
+        q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) if x.dtype == torch.float32 else x for x in (q, k, v))
     (batch, heads, queries, channels), (_, kv_heads, keys, _) = q.shape, k.shape
-    size, past = max(128, -(-queries // 8)), keys - queries
+    # A compiled graph is made for a number of blocks, whatever their length: few numbers, few graphs.
+    blocks = 8 if queries >= 1024 else 4 if queries >= 512 else 2 if queries >= 256 else 1
+    size, past = -(-queries // blocks), keys - queries
     hidden = []
-    for first in range(0, queries, size):
-        last = min(first + size, queries)
+    for number in range(blocks):
+        first, last = number * size, min((number + 1) * size, queries)
         rows = None if mask is None else mask[..., first:last, : past + last]
         hidden.append(unseen(last - first, past + last, rows, heads, kv_heads, q))
-    q = q.reshape(batch * kv_heads, -1, queries, channels)
+    q = q.reshape(batch * kv_heads, heads // kv_heads, queries, channels)
     k, v = k.reshape(batch * kv_heads, keys, channels), v.reshape(batch * kv_heads, keys, channels)
     weights = [F.dropout(scores.softmax(dim=-1).to(v.dtype), dropout) for scores in _Scores.apply(q, k, hidden, scale)]
-    return torch.cat([y.view(batch, heads, -1, channels) for y in _Averages.apply(v, *weights)], dim=2)
+    averages = _Averages.apply(v, *weights)
+    return torch.cat([y.view(batch, heads, y.shape[1] * kv_heads // heads, channels) for y in averages], dim=2)
 
 
 # In the following N is B * H_kv and G is H / H_kv, the query heads that share a key head: rows of one product, so that no key
@@ -54,10 +60,15 @@ class _Scores(torch.autograd.Function):
 
 
 class _Averages(torch.autograd.Function):
-    """Values (N, S, D) and each block's weights (N, G * R, E) to each block's outputs (N, G * R, D)."""
+    """Values (N, S, D) and each block's weights (N, G * R, E) to each block's outputs (N, G * R, D).
+
+    Without gradients torch's compiler forgets `ctx` where as many arguments are given as there are parameters, the starred one
+    and `ctx` among them: here that would be at three blocks, which there never are.
+    """
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, v: Tensor, first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        weights = (first, *others)
         ctx.save_for_backward(v, *weights)
         return tuple(torch.bmm(some, v[:, : some.shape[2]]) for some in weights)
 
@@ -105,7 +116,7 @@ def _by_queries_and_keys(grads: list[Tensor], q: Tensor, k: Tensor, scale: float
 
 @_by_queries_and_keys.register_fake
 def _like_queries_and_keys(grads: list[Tensor], q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k)
+    return torch.empty_like(q), k.new_empty(k.shape)
 
 
 BLOCKED = AttentionFunction("blocked", blocked, partial(own_name, "formula in blocks"))

@@ -21,7 +21,7 @@ def mkl_leaves_vectors_unused() -> bool:
 
 
 MKL_IS_SLOW = mkl_leaves_vectors_unused()
-# Multiply-adds from which on oneDNN takes less time than MKL, what it costs to call it included.
+# Multiply-adds from which on oneDNN takes less time than MKL on one thread, what it costs to call it included.
 WORTH_A_CALL = 2**23
 
 
@@ -32,12 +32,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         x = x.to(weight.dtype)
     if not by_onednn(x, weight):
         return F.linear(x, weight, bias)
-    y = _by_onednn(x.flatten(0, -2), weight).unflatten(0, x.shape[:-1])
+    y = _by_onednn(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[0])
     return y if bias is None else y + bias
 
 
 def times(a: Tensor, b: Tensor) -> Tensor:
-    """(N, K) times (M, K) to (N, M), in their own dtype and without autocast; either may be a transposed view."""
+    """(N, K) times (M, K) to (N, M), in their own dtype and without autocast; of a transposed view, oneDNN copies `a`."""
     return _by_onednn(a, b) if by_onednn(a, b) else torch.mm(a, b.T)
 
 
@@ -49,7 +49,7 @@ def by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
-        and x.numel() * len(weight) >= WORTH_A_CALL
+        and x.numel() * weight.shape[0] >= WORTH_A_CALL
     )
 
 
@@ -61,7 +61,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
 
 @_by_onednn.register_fake
 def _empty_product(x: Tensor, weight: Tensor) -> Tensor:
-    return x.new_empty(len(x), len(weight))
+    return x.new_empty(x.shape[0], weight.shape[0])  # len() would fix the size of a compiled graph
 
 
 def _keep_factors(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

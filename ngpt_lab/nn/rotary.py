@@ -40,7 +40,7 @@ class HalfRotary(Rotary):
         return cosine_and_sine(angle)
 
     def rotate(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, H, T, D) to (B, H, T, D) in the wider of its own dtype and float32."""
+        """(B, H, T, D) to (B, H, T, D) in the wider of its own dtype and float32; the table gets no gradient."""
         turned: Tensor = _Turn.apply(x, *table)
         return turned
 

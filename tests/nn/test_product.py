@@ -1,4 +1,4 @@
-"""Products by oneDNN against torch's own, on whatever CPU the tests run."""
+"""Products by oneDNN against torch's own, also on CPUs for which it would not be called."""
 
 import pytest
 import torch
@@ -20,14 +20,34 @@ def with_gradients(call, x, weight, bias):
     return y, *torch.autograd.grad(y.square().sum(), (x, weight, bias))
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (1, 1, 5)])
+@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 5), (1, 1, 5)])
 def test_it_is_torchs_linear_with_its_gradients(shape):
     torch.manual_seed(0)
     factors = [torch.randn(size, requires_grad=True) for size in (shape, (4, 5), (4,))]
     torch.testing.assert_close(with_gradients(product, *factors), with_gradients(F.linear, *factors))
 
 
-def test_a_transposed_factor_is_taken_as_it_lies():
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_factor_that_is_not_trained_has_no_gradient(frozen):
+    factors = [torch.randn(size, requires_grad=i != frozen) for i, size in enumerate([(7, 5), (4, 5)])]
+    trained = factors[1 - frozen]
+    found, expected = (
+        torch.autograd.grad(call(*factors).square().sum(), trained, retain_graph=True) for call in (product, F.linear)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_compiled_once_for_any_number_of_tokens_it_stays_compiled():
+    weight = torch.randn(4, 5, requires_grad=True)
+    torch.compiler.reset()
+    compiled = torch.compile(product, backend="aot_eager", fullgraph=True)
+    with torch._dynamo.config.patch(recompile_limit=2):  # one graph for the first number, one for all others
+        for tokens in (3, 7, 8, 21):
+            x = torch.randn(tokens, 5)
+            torch.testing.assert_close(*(torch.autograd.grad(f(x, weight).sum(), weight) for f in (compiled, F.linear)))
+
+
+def test_factors_may_be_transposed_views():
     torch.manual_seed(1)
     a, b = torch.randn(6, 9), torch.randn(6, 4)
     torch.testing.assert_close(times(a.T, b.T), a.T @ b)

@@ -79,3 +79,10 @@ def test_angles_are_float32_in_a_bfloat16_model():
 def test_a_fraction_that_turns_no_whole_pairs_is_refused(d_head, fraction):
     with pytest.raises(InputError, match=rf"rotary fraction {fraction} turns no whole pairs .* dims.d_head \({d_head}\)"):
         rotary(d_head, fraction)
+
+
+@pytest.mark.parametrize("shape", [(8, 1.0), (7, 0.5), (5, 0.0)])
+def test_the_gradient_is_the_rotations(shape):
+    part = rotary(*shape)
+    table = [x.double() for x in part.table(torch.arange(3)[None])]
+    torch.autograd.gradcheck(lambda x: part.rotate(x, table), heads(5, shape[0], 3).requires_grad_())

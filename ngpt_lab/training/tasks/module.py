@@ -64,7 +64,7 @@ class TaskModule(BackboneModule):
     def compile_now(self) -> None:
         """See `BackboneModule`."""
         keep_compiled()
-        self._features = torch.compile(self.backbone.features, fullgraph=True)
+        self._features = torch.compile(self.backbone.features, fullgraph=True, dynamic=True)
 
     def features(self, batch: Texts) -> Tensor:
         """The final stream (B, T, C); positions count from a row's first token, wherever its padding stands."""
