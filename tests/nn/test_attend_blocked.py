@@ -58,8 +58,17 @@ def test_what_a_compiler_is_told_of_the_operators_of_blocked_holds_for_transpose
     torch.library.opcheck(torch.ops.ngpt_lab.by_values.default, (scores, averages), test_utils=told)
 
 
-@pytest.mark.parametrize("lengths", [(3, 90, 255), (256, 300), (520, 777), (1030, 1100)], ids=["1", "2", "4", "8"])
-@pytest.mark.parametrize("gradients", [True, False], ids=["gradients", "none"])
+@pytest.mark.parametrize(
+    ("lengths", "gradients"),
+    [
+        pytest.param((3, 90, 255), True, id="1-gradients"),
+        pytest.param((256, 300), False, id="2-none"),
+        pytest.param((256, 300), True, id="2-gradients", marks=pytest.mark.slow),
+        pytest.param((520, 777), False, id="4-none", marks=pytest.mark.slow),
+        pytest.param((520, 777), True, id="4-gradients", marks=pytest.mark.slow),
+        pytest.param((1030, 1100), False, id="8-none", marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_there_is_one_graph_for_a_number_of_blocks(lengths, gradients):
     torch.compiler.reset()
     compiled = torch.compile(blocked, backend="aot_eager", fullgraph=True, dynamic=True)
